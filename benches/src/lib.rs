@@ -1,0 +1,1 @@
+//! Criterion benchmarks of the segment's hot path; see `benches/`.

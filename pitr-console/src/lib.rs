@@ -1,0 +1,1 @@
+//! What both commands share at the terminal: messages, exit codes, configuration, progress, times.

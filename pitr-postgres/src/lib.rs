@@ -1,0 +1,1 @@
+//! A blocking connection to a running PostgreSQL server: libpq settings, authentication, TLS, SQL and replication commands.

@@ -1,0 +1,1 @@
+//! The pitr repository: layout, codecs, durable publishing, WAL archive and base backups.
