@@ -1,1 +1,23 @@
 //! What both commands share at the terminal: messages, exit codes, configuration, progress, times.
+//!
+//! The two commands are used by `PostgreSQL` (as `archive_command` and
+//! `restore_command`), by cron, and by a person. Whatever they say goes
+//! through here, so that it reads the same everywhere: messages in
+//! `PostgreSQL`'s manner on stderr, results on stdout, and exit codes that
+//! `PostgreSQL` understands.
+
+mod exit;
+mod failure;
+mod message;
+mod point_in_time;
+mod progress;
+mod quantity;
+mod settings;
+
+pub use exit::{Exit, guard};
+pub use failure::{Explain, Failure};
+pub use message::{Console, Severity};
+pub use point_in_time::{ParseTimeError, PointInTime};
+pub use progress::Progress;
+pub use quantity::{ByteCount, Elapsed};
+pub use settings::{RepositoryArguments, Settings, SettingsError};

@@ -1,0 +1,281 @@
+//! Where the repository is and how the commands behave: flag over
+//! environment over file.
+//!
+//! Nothing is read from the working directory, which under `PostgreSQL` is
+//! the data directory.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::Explain;
+
+/// The file that is read where neither `--config` nor `PITR_CONFIG` names one.
+const DEFAULT_FILE: &str = "/etc/pitr/pitr.toml";
+
+/// The flags of every command that reaches a repository.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct RepositoryArguments {
+    /// Repository: an absolute path or file:// URL [env: PITR_REPO]
+    #[arg(long, value_name = "URL", global = true)]
+    pub repo: Option<String>,
+
+    /// Configuration file [env: PITR_CONFIG] [default: /etc/pitr/pitr.toml]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+}
+
+/// What the configuration file may say; an unknown key is an error, since a
+/// misspelt one would otherwise be ignored silently.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    repo: Option<String>,
+    compression: Option<String>,
+    connection: Option<String>,
+    threads: Option<usize>,
+    wal_wait_seconds: Option<u64>,
+    pg_bin: Option<PathBuf>,
+}
+
+/// The settings in force, each with where it came from already decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the repository is; `None` where nobody said.
+    pub repo: Option<String>,
+    /// Codec of new objects: `zstd`, `zstd:LEVEL`, `xz`, `xz:LEVEL` or `none`.
+    pub compression: String,
+    /// Connection string of the server, merged under libpq's environment.
+    pub connection: Option<String>,
+    /// Threads for compressing, decompressing and copying.
+    pub threads: usize,
+    /// How long a backup waits for the next segment that it needs, in seconds.
+    pub wal_wait_seconds: u64,
+    /// Folder of `pg_ctl` and `postgres`.
+    pub pg_bin: Option<PathBuf>,
+    /// The configuration file that was read.
+    pub file: Option<PathBuf>,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file is there, or was named, and cannot be read.
+    #[error("could not read configuration file \"{}\"", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("configuration file \"{}\" is not valid: {reason}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and in which line.
+        reason: String,
+    },
+    /// A variable of the environment is not UTF-8.
+    #[error("environment variable {name} is not valid UTF-8")]
+    NotUtf8 {
+        /// The variable.
+        name: &'static str,
+    },
+    /// Nobody said where the repository is.
+    #[error("no repository was named")]
+    NoRepository,
+    /// A relative path, which would mean another place for every caller.
+    #[error("repository \"{found}\" is not an absolute path or URL")]
+    RelativeRepository {
+        /// What was given.
+        found: String,
+    },
+}
+
+impl Explain for SettingsError {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Unreadable { path, .. } => format!(
+                "Check that the file exists and that this user may read it: ls -l {}",
+                path.display()
+            ),
+            Self::Invalid { .. } => "The keys are: repo, compression, connection, threads, \
+                                     wal_wait_seconds, pg_bin."
+                .to_owned(),
+            Self::NotUtf8 { name } => format!("Set {name} to plain text, or unset it."),
+            Self::NoRepository => {
+                format!("Name it with --repo, in PITR_REPO, or as repo = \"…\" in {DEFAULT_FILE}.")
+            }
+            Self::RelativeRepository { found } => format!(
+                "PostgreSQL runs its commands in the data directory: give the whole path, as in /srv/{}.",
+                found.trim_start_matches("./")
+            ),
+        })
+    }
+}
+
+impl Settings {
+    /// Reads the settings of this process.
+    ///
+    /// # Errors
+    /// See [`SettingsError`]. A default file that does not exist is none.
+    pub fn load(arguments: &RepositoryArguments) -> Result<Self, SettingsError> {
+        Self::resolve(arguments, |name| std::env::var_os(name))
+    }
+
+    /// Reads the settings with the environment that `variable` answers for.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn resolve(
+        arguments: &RepositoryArguments,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, SettingsError> {
+        let named = arguments.config.clone().or_else(|| {
+            variable("PITR_CONFIG")
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from)
+        });
+        let must_exist = named.is_some();
+        let path = named.unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+        let (file, read_from) = match read(&path) {
+            Ok(file) => (file, Some(path)),
+            Err(SettingsError::Unreadable { source, .. })
+                if !must_exist && source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                (File::default(), None)
+            }
+            Err(error) => return Err(error),
+        };
+        let text = |name: &'static str| match variable(name) {
+            None => Ok(None),
+            Some(value) if value.is_empty() => Ok(None),
+            Some(value) => value
+                .into_string()
+                .map(Some)
+                .map_err(|_| SettingsError::NotUtf8 { name }),
+        };
+        let repo = match &arguments.repo {
+            Some(repo) => Some(repo.clone()),
+            None => text("PITR_REPO")?.or(file.repo),
+        };
+        Ok(Self {
+            repo,
+            compression: file.compression.unwrap_or_else(|| "zstd".to_owned()),
+            connection: file.connection,
+            threads: file.threads.filter(|n| *n > 0).unwrap_or_else(cores),
+            wal_wait_seconds: file.wal_wait_seconds.unwrap_or(60),
+            pg_bin: file.pg_bin,
+            file: read_from,
+        })
+    }
+
+    /// Where the repository is.
+    ///
+    /// # Errors
+    /// [`SettingsError::NoRepository`] where nobody said;
+    /// [`SettingsError::RelativeRepository`] for a path that depends on the
+    /// working directory.
+    pub fn repository(&self) -> Result<&str, SettingsError> {
+        let repo = self
+            .repo
+            .as_deref()
+            .filter(|repo| !repo.is_empty())
+            .ok_or(SettingsError::NoRepository)?;
+        if repo.starts_with('/') || repo.contains("://") {
+            Ok(repo)
+        } else {
+            Err(SettingsError::RelativeRepository {
+                found: repo.to_owned(),
+            })
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn read(path: &Path) -> Result<File, SettingsError> {
+    let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|error| SettingsError::Invalid {
+        path: path.to_owned(),
+        reason: error.to_string().trim_end().to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn resolve(
+        repo: Option<&str>,
+        config: Option<&Path>,
+        env: &[(&str, &str)],
+    ) -> Result<Settings, SettingsError> {
+        let env: HashMap<String, OsString> = env
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), OsString::from(v)))
+            .collect();
+        let arguments = RepositoryArguments {
+            repo: repo.map(str::to_owned),
+            config: config.map(Path::to_owned),
+        };
+        Settings::resolve(&arguments, |name| env.get(name).cloned())
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+        let file = file("repo = \"/from/file\"\n");
+        let path = Some(file.path());
+        let env = [("PITR_REPO", "/from/env")];
+        let repo = |r: Result<Settings, _>| r.unwrap().repository().unwrap().to_owned();
+        assert_eq!(repo(resolve(Some("/from/flag"), path, &env)), "/from/flag");
+        assert_eq!(repo(resolve(None, path, &env)), "/from/env");
+        assert_eq!(repo(resolve(None, path, &[])), "/from/file");
+    }
+
+    #[test]
+    fn a_named_file_that_is_missing_is_an_error() {
+        let gone = Path::new("/nonexistent/pitr.toml");
+        assert!(matches!(
+            resolve(None, Some(gone), &[]),
+            Err(SettingsError::Unreadable { .. })
+        ));
+    }
+
+    #[test]
+    fn a_misspelt_key_is_refused_by_name() {
+        let file = file("repos = \"/x\"\n");
+        let error = resolve(None, Some(file.path()), &[]).unwrap_err();
+        assert!(error.to_string().contains("repos"), "{error}");
+    }
+
+    #[test]
+    fn a_relative_repository_is_refused() {
+        let settings = resolve(Some("repo"), None, &[]).unwrap();
+        assert!(matches!(
+            settings.repository(),
+            Err(SettingsError::RelativeRepository { .. })
+        ));
+    }
+
+    #[test]
+    fn an_empty_environment_is_enough() {
+        let settings = resolve(Some("/srv/pitr"), None, &[]).unwrap();
+        assert_eq!(settings.repository().unwrap(), "/srv/pitr");
+        assert_eq!(settings.compression, "zstd");
+    }
+}
