@@ -1,2 +1,35 @@
 //! PostgreSQL WAL, timelines, control file, backup label and manifest, recovery targets: pure parsing, no I/O.
+//!
+//! Bytes and text go in, checked values come out. Nothing here opens a file,
+//! asks the time or talks to a server, and no input can make it panic or
+//! allocate more than a small multiple of that input's own length.
+//!
+//! ```
+//! use pitr_core::{Lsn, SegmentName, SegmentNumber, TimelineId, WalSegmentSize};
+//!
+//! let size = WalSegmentSize::DEFAULT;
+//! let lsn: Lsn = "0/5000028".parse()?;
+//! let name = SegmentName::new(TimelineId::FIRST, SegmentNumber::containing(lsn, size), size);
+//! assert_eq!(name.to_string(), "000000010000000000000005");
+//! # Ok::<(), pitr_core::ParseLsnError>(())
+//! ```
 #![forbid(unsafe_code)]
+
+mod lsn;
+mod postgres_major;
+mod system_identifier;
+mod text;
+mod timeline;
+mod timestamp;
+mod wal;
+
+pub use lsn::{Lsn, ParseLsnError};
+pub use postgres_major::PostgresMajor;
+pub use system_identifier::{ParseSystemIdentifierError, SystemIdentifier};
+pub use timeline::id::{ParseTimelineIdError, TimelineId};
+pub use timestamp::{ParseTimestampError, Timestamp};
+pub use wal::file_name::{WalFileName, WalFileNameError};
+pub use wal::page_header::{LongHeader, PageHeader, PageHeaderError};
+pub use wal::segment_name::SegmentName;
+pub use wal::segment_number::SegmentNumber;
+pub use wal::segment_size::{WalSegmentSize, WalSegmentSizeError};
