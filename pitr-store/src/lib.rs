@@ -1,1 +1,3 @@
 //! The pitr repository: layout, codecs, durable publishing, WAL archive and base backups.
+
+pub mod backup;
