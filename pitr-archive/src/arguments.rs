@@ -1,0 +1,174 @@
+//! The command line as it is typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use pitr_console::RepositoryArguments;
+
+/// Archives the write-ahead log of PostgreSQL and takes base backups.
+///
+/// As archive_command:  archive_command = 'pitr-archive %p %f'
+#[derive(Debug, Parser)]
+#[command(
+    name = "pitr-archive",
+    version,
+    subcommand_negates_reqs = true,
+    subcommand_precedence_over_arg = true,
+    after_help = "Exit codes: 0 done and durable; 1 failed; 2 wrong usage. Never above 125."
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArguments,
+
+    #[command(flatten)]
+    pub(crate) push: PushArguments,
+
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+}
+
+/// `pitr-archive %p %f`.
+#[derive(Debug, Args)]
+pub(crate) struct PushArguments {
+    /// The file to archive: archive_command's %p
+    #[arg(value_name = "%p", required = true)]
+    pub(crate) path: Option<PathBuf>,
+
+    /// The name to archive it under: archive_command's %f
+    #[arg(value_name = "%f", required = true)]
+    pub(crate) name: Option<String>,
+
+    /// Compression of what is archived: zstd[:1-19], xz[:0-9] or none [default: zstd:1]
+    #[arg(long, value_name = "CODEC")]
+    pub(crate) compression: Option<String>,
+
+    /// System identifier of the cluster, where a file does not carry it and no
+    /// data directory is near
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) system_identifier: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Create a repository, or add a cluster to it
+    Init(InitArguments),
+    /// Take a base backup over the replication protocol
+    Backup(BackupArguments),
+    /// Bring in a backup that pg_basebackup wrote
+    Import(ImportArguments),
+    /// Show backups, timelines, WAL ranges and gaps
+    List(ListArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArguments {
+    /// Let another cluster into an existing repository: name it by its data
+    /// directory or its system identifier
+    #[arg(long)]
+    pub(crate) add: bool,
+
+    /// Data directory of the cluster to add
+    #[arg(long, short = 'D', value_name = "DIR", requires = "add")]
+    pub(crate) pgdata: Option<PathBuf>,
+
+    /// Report in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArguments {
+    /// Connection string of the server, over libpq's environment (PGHOST, PGPORT, …)
+    #[arg(long, short = 'd', value_name = "CONNSTR")]
+    pub(crate) dbname: Option<String>,
+
+    /// Label that PostgreSQL writes into backup_label
+    #[arg(long, value_name = "TEXT", default_value = "pitr base backup")]
+    pub(crate) label: String,
+
+    /// Checkpoint at the start: fast, or spread over checkpoint_completion_target
+    #[arg(long, value_name = "fast|spread", default_value = "fast")]
+    pub(crate) checkpoint: CheckpointMode,
+
+    /// Threads that compress [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+
+    /// How long to wait for the next segment that the backup needs, in seconds [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) wal_wait: Option<u64>,
+
+    /// Report in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How the server makes the checkpoint that a backup starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum CheckpointMode {
+    /// At once, at full speed.
+    Fast,
+    /// Slowly, as a regular one: minutes.
+    Spread,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// The folder that pg_basebackup wrote, plain (-Fp) or tar (-Ft), compressed or not
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+
+    /// Threads that compress [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+
+    /// Report in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArguments {
+    /// Only this cluster
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) system_identifier: Option<String>,
+
+    /// Report in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(words: &[&str]) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(std::iter::once("pitr-archive").chain(words.iter().copied()))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn two_words_are_a_push_and_a_verb_is_a_verb() {
+        let push = parse(&["--repo", "/r", "pg_wal/X", "X"]).unwrap();
+        assert!(push.verb.is_none());
+        assert_eq!(push.push.name.as_deref(), Some("X"));
+        let push = parse(&["pg_wal/X", "X", "--repo", "/r"]).unwrap();
+        assert_eq!(push.repository.repo.as_deref(), Some("/r"));
+        for words in [&["--repo", "/r", "init"], &["init", "--repo", "/r"]] {
+            let init = parse(words).unwrap();
+            assert!(matches!(init.verb, Some(Verb::Init(_))));
+            assert_eq!(init.repository.repo.as_deref(), Some("/r"));
+        }
+    }
+
+    #[test]
+    fn a_push_with_a_word_missing_is_wrong_usage() {
+        assert!(parse(&["pg_wal/X"]).is_err());
+        assert!(parse(&[]).is_err());
+    }
+}
