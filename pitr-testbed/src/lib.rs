@@ -25,6 +25,7 @@ mod cluster;
 mod error;
 mod install;
 mod process;
+mod program;
 mod server_user;
 mod test_dir;
 
@@ -32,5 +33,6 @@ pub use builder::ClusterBuilder;
 pub use cluster::{Cluster, StopMode};
 pub use error::TestbedError;
 pub use install::PostgresInstall;
+pub use program::program;
 pub use server_user::{as_server_user, chown_to_server_user, server_user_name};
 pub use test_dir::TestDir;
