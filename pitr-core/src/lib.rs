@@ -15,6 +15,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod line;
 mod lsn;
 mod postgres_major;
 mod system_identifier;
@@ -26,7 +27,10 @@ mod wal;
 pub use lsn::{Lsn, ParseLsnError};
 pub use postgres_major::PostgresMajor;
 pub use system_identifier::{ParseSystemIdentifierError, SystemIdentifier};
+pub use timeline::history::{HistoryEntry, TimelineHistory, TimelineHistoryError};
 pub use timeline::id::{ParseTimelineIdError, TimelineId};
+pub use timeline::path::{PathError, PathStep, TimelinePath};
+pub use timeline::placement::SegmentPlacement;
 pub use timestamp::{ParseTimestampError, Timestamp};
 pub use wal::file_name::{WalFileName, WalFileNameError};
 pub use wal::page_header::{LongHeader, PageHeader, PageHeaderError};
