@@ -1,0 +1,167 @@
+//! From the repository's address to the store it lies on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Store;
+use crate::local::LocalStore;
+
+/// Why an address leads to no store.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// No address at all.
+    #[error("the repository's address is empty")]
+    Empty,
+    /// A scheme of which this build has no store.
+    #[error("repository address \"{scheme}://...\" is not supported by this build")]
+    UnsupportedScheme {
+        /// The part before `://`. The rest may hold a secret and is not kept.
+        scheme: String,
+    },
+    /// `file://host/path`.
+    #[error("repository address names the host {host:?}, but file:// reaches this machine only")]
+    ForeignHost {
+        /// The host.
+        host: String,
+    },
+    /// A `file://` address whose path is relative, empty, or badly escaped.
+    #[error("repository address {address:?} holds no absolute path")]
+    NotAbsolute {
+        /// The address.
+        address: String,
+    },
+    /// A relative path, and the working directory cannot be found.
+    #[error("could not find the working directory for the relative repository path {path:?}")]
+    NoWorkingDirectory {
+        /// The path as given.
+        path: String,
+    },
+}
+
+impl AddressError {
+    /// What the administrator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Empty | Self::UnsupportedScheme { .. } | Self::NotAbsolute { .. } => {
+                Some("Give an absolute path, or file:///PATH.".to_owned())
+            }
+            Self::ForeignHost { .. } => Some("Mount the disk here, and give its path.".to_owned()),
+            Self::NoWorkingDirectory { .. } => Some("Give an absolute path.".to_owned()),
+        }
+    }
+}
+
+/// The store at `address`: a path, or `file:///PATH` with `%XX` escapes.
+///
+/// Touches nothing: whether something lies there shows at the first use.
+///
+/// # Errors
+/// [`AddressError`].
+pub fn open_store(address: &str) -> Result<Arc<dyn Store>, AddressError> {
+    Ok(Arc::new(LocalStore::new(local_path(address)?)))
+}
+
+/// The absolute path that `address` names on this machine.
+fn local_path(address: &str) -> Result<PathBuf, AddressError> {
+    if address.is_empty() {
+        return Err(AddressError::Empty);
+    }
+    let Some((scheme, rest)) = split_scheme(address) else {
+        return std::path::absolute(address).map_err(|_| AddressError::NoWorkingDirectory {
+            path: address.to_owned(),
+        });
+    };
+    if !scheme.eq_ignore_ascii_case("file") {
+        return Err(AddressError::UnsupportedScheme {
+            scheme: scheme.to_ascii_lowercase(),
+        });
+    }
+    let not_absolute = || AddressError::NotAbsolute {
+        address: address.to_owned(),
+    };
+    let slash = rest.find('/').ok_or_else(not_absolute)?;
+    let (host, path) = rest.split_at(slash);
+    if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") {
+        return Err(AddressError::ForeignHost {
+            host: host.to_owned(),
+        });
+    }
+    unescape(path).map(PathBuf::from).ok_or_else(not_absolute)
+}
+
+/// `scheme://rest`, if `address` has that shape. A path may hold `://` too, but
+/// not after letters alone.
+fn split_scheme(address: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = address.split_once("://")?;
+    let valid = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
+    valid.then_some((scheme, rest))
+}
+
+/// Replaces `%XX`; `None` for a broken escape or a NUL.
+fn unescape(path: &str) -> Option<std::ffi::OsString> {
+    use std::os::unix::ffi::OsStringExt;
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        let byte = if byte == b'%' {
+            let high = char::from(rest.next()?).to_digit(16)?;
+            let low = char::from(rest.next()?).to_digit(16)?;
+            u8::try_from(high * 16 + low).ok()?
+        } else {
+            byte
+        };
+        if byte == 0 {
+            return None;
+        }
+        bytes.push(byte);
+    }
+    Some(std::ffi::OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn a_path_and_its_file_address_are_one_store() {
+        assert_eq!(local_path("/srv/pitr").unwrap(), Path::new("/srv/pitr"));
+        assert_eq!(
+            local_path("file:///srv/pitr").unwrap(),
+            Path::new("/srv/pitr")
+        );
+        assert_eq!(
+            local_path("FILE://localhost/srv/my%20disk").unwrap(),
+            Path::new("/srv/my disk")
+        );
+        assert!(local_path("relative/dir").unwrap().is_absolute());
+        assert_eq!(local_path("/odd/s3://x").unwrap(), Path::new("/odd/s3://x"));
+    }
+
+    #[test]
+    fn an_address_that_leads_elsewhere_is_refused_without_its_secrets() {
+        let error = local_path("s3://key:secret@bucket/prefix").unwrap_err();
+        assert!(!error.to_string().contains("secret"));
+        assert!(error.to_string().contains("not supported by this build"));
+        assert_eq!(local_path(""), Err(AddressError::Empty));
+        assert!(matches!(
+            local_path("file://other/srv"),
+            Err(AddressError::ForeignHost { .. })
+        ));
+        for bad in [
+            "file://",
+            "file://localhost",
+            "file:///a%0",
+            "file:///a%00b",
+        ] {
+            assert!(
+                matches!(local_path(bad), Err(AddressError::NotAbsolute { .. })),
+                "{bad}"
+            );
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What the repository asks of the medium that it lies on.
+
+mod address;
+mod error;
+
+use std::any::Any;
+use std::fmt;
+use std::io::{Read, Write};
+use std::ops::Range;
+
+use crate::key::ObjectKey;
+
+pub use address::{AddressError, open_store};
+pub use error::{ErrorClass, NodeKind, Operation, SpaceLimit, StoreError};
+
+/// A place that keeps whole objects under keys, each written once.
+///
+/// Every implementation passes [`crate::conformance`]. What all promise:
+///
+/// - An object is there whole or not at all, whatever was killed.
+/// - An object is never overwritten: of several writers one wins, the others
+///   get [`StoreError::AlreadyExists`].
+/// - `Ok` of [`ObjectWriter::publish`] means durable (synced, or acknowledged
+///   by a remote store).
+/// - Absence is only reported where it is proven; every doubt is an error.
+///
+/// A store that learns of its own lost answer may report `AlreadyExists` for
+/// the object that it has just written itself. Who gets `AlreadyExists`
+/// compares contents, calls [`Store::make_durable`], and takes equal contents
+/// as success.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Where the store lies, for messages. Never holds a secret.
+    fn location(&self) -> String;
+
+    /// Where one object lies, for messages.
+    fn object_location(&self, key: &ObjectKey) -> String {
+        format!("{}/{key}", self.location())
+    }
+
+    /// Makes the place itself, when it does not exist: only `init` calls this.
+    /// Nothing else ever does, because a missing place is an unmounted disk
+    /// until proven otherwise.
+    ///
+    /// # Errors
+    /// The place cannot be made, or is no place for objects.
+    fn establish(&self) -> Result<(), StoreError>;
+
+    /// Begins a new object. Nothing shows under `key` before
+    /// [`ObjectWriter::publish`].
+    ///
+    /// `rivals` are other keys in the same folder that stand for the same
+    /// thing (the same segment under another codec): if one of them exists,
+    /// `publish` fails with `AlreadyExists` for that key. Of two writers that
+    /// name each other as rivals only one wins, where the medium can hold a
+    /// lock. Folders on the way are made.
+    ///
+    /// # Errors
+    /// The place cannot be written. Not `AlreadyExists`, which `publish`
+    /// reports.
+    fn create(
+        &self,
+        key: &ObjectKey,
+        rivals: &[ObjectKey],
+    ) -> Result<Box<dyn ObjectWriter>, StoreError>;
+
+    /// Opens an object for reading from its first byte to its last.
+    ///
+    /// Errors while reading arrive as [`std::io::Error`] around a [`StoreError`]
+    /// ([`StoreError::from_io`] takes it out).
+    ///
+    /// # Errors
+    /// `NotFound` if absence is proven.
+    fn open(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, StoreError>;
+
+    /// Reads the bytes `range` of an object, exactly as many as asked for.
+    ///
+    /// # Errors
+    /// `NotFound`; `OutOfRange` if the object ends before the range does.
+    fn read_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Vec<u8>, StoreError>;
+
+    /// Size of an object. `Ok(None)` only if its absence is proven.
+    ///
+    /// # Errors
+    /// Anything in doubt, also a folder or link in the object's place.
+    fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError>;
+
+    /// What lies directly in `folder` (`None`: in the root), sorted by name.
+    ///
+    /// Objects being written, held names and whatever has a name that no key
+    /// can have are invisible. A folder that does not exist is empty.
+    ///
+    /// # Errors
+    /// The folder cannot be read, or the root does not exist.
+    fn list(&self, folder: Option<&ObjectKey>) -> Result<Vec<Entry>, StoreError>;
+
+    /// Makes sure that an object which is there survives power loss.
+    ///
+    /// For one who found what he wanted to write: its writer may have been
+    /// killed between showing it and making it durable. Where an object shows
+    /// only once it is durable this does nothing.
+    ///
+    /// # Errors
+    /// `NotFound`, or the object could not be made durable.
+    fn make_durable(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// Removes one object, durably.
+    ///
+    /// # Errors
+    /// `NotFound` if it is not there.
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// Removes a folder with everything in it, debris of dead writers
+    /// included, durably. A folder that does not exist is success.
+    ///
+    /// Not atomic: when it fails or is killed, a part may be left.
+    ///
+    /// # Errors
+    /// Something in it could not be removed.
+    fn delete_folder(&self, folder: &ObjectKey) -> Result<(), StoreError>;
+
+    /// Marks `key` as being worked on by this process until the [`Hold`] is
+    /// dropped or the process dies. `Ok(None)`: somebody who may be alive
+    /// holds it.
+    ///
+    /// Neither `key` nor anything else becomes visible. `key` may be a folder
+    /// that does not exist yet; its parent is made.
+    ///
+    /// # Errors
+    /// The mark could not be set or read.
+    fn hold(&self, key: &ObjectKey) -> Result<Option<Hold>, StoreError>;
+
+    /// Publishes a small object in one step: [`Store::create`], write,
+    /// [`ObjectWriter::publish`].
+    ///
+    /// # Errors
+    /// Those of the three steps, `AlreadyExists` among them.
+    fn put(&self, key: &ObjectKey, rivals: &[ObjectKey], bytes: &[u8]) -> Result<(), StoreError> {
+        let mut writer = self.create(key, rivals)?;
+        writer
+            .write_all(bytes)
+            .map_err(|e| StoreError::from_io(e, Operation::Write, &self.object_location(key)))?;
+        writer.publish()
+    }
+
+    /// Reads a small object whole.
+    ///
+    /// # Errors
+    /// `TooLarge` if it has more than `max_bytes`: nothing in a store is
+    /// trusted to be as small as it should be.
+    fn read_whole(&self, key: &ObjectKey, max_bytes: u64) -> Result<Vec<u8>, StoreError> {
+        let reader = self.open(key)?;
+        let location = self.object_location(key);
+        let mut bytes = Vec::new();
+        let length = reader
+            .take(max_bytes.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(|e| StoreError::from_io(e, Operation::Read, &location))?;
+        if u64::try_from(length).map_or(true, |length| length > max_bytes) {
+            return Err(StoreError::TooLarge {
+                location,
+                max_bytes,
+            });
+        }
+        Ok(bytes)
+    }
+}
+
+/// A new object on its way into the store.
+///
+/// Dropping it without [`publish`](Self::publish) leaves nothing behind. After
+/// an error of `write` it can only be dropped.
+pub trait ObjectWriter: Write + Send {
+    /// Shows the object under its key, durably and once.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the key or a rival is taken; nothing is overwritten.
+    /// After any other error the object may or may not be there; trying again
+    /// from the beginning is safe.
+    fn publish(self: Box<Self>) -> Result<(), StoreError>;
+}
+
+/// What is known of an object without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// Stored size in bytes (compressed, where a codec was used).
+    pub size: u64,
+}
+
+/// One name in a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Last component of the key: [`ObjectKey::join`] takes it.
+    pub name: String,
+    /// What carries the name.
+    pub kind: EntryKind,
+}
+
+/// What a name in a folder stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// An object.
+    Object {
+        /// Stored size in bytes.
+        size: u64,
+    },
+    /// A folder.
+    Folder,
+    /// Something that no store makes: a link, a device. It can be neither
+    /// opened nor written.
+    Other,
+}
+
+/// Proof that this process works on a key; given up when dropped.
+pub struct Hold(#[expect(dead_code, reason = "kept for its drop")] Box<dyn Any + Send + Sync>);
+
+impl Hold {
+    /// Wraps what gives up the mark when it is dropped.
+    pub fn new(guard: impl Any + Send + Sync) -> Self {
+        Self(Box::new(guard))
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hold")
+    }
+}
