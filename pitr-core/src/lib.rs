@@ -15,18 +15,26 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod backup_label;
+mod control_file;
 mod line;
 mod lsn;
 mod postgres_major;
+mod required_settings;
 mod system_identifier;
+mod tablespace_map;
 mod text;
 mod timeline;
 mod timestamp;
 mod wal;
 
+pub use backup_label::{BackupFrom, BackupLabel, BackupLabelError, BackupMethod, IncrementalFrom};
+pub use control_file::{Checkpoint, ClusterState, ControlFile, ControlFileError, WalLevel};
 pub use lsn::{Lsn, ParseLsnError};
 pub use postgres_major::PostgresMajor;
+pub use required_settings::RequiredSettings;
 pub use system_identifier::{ParseSystemIdentifierError, SystemIdentifier};
+pub use tablespace_map::{TablespaceMap, TablespaceMapEntry, TablespaceMapError};
 pub use timeline::history::{HistoryEntry, TimelineHistory, TimelineHistoryError};
 pub use timeline::id::{ParseTimelineIdError, TimelineId};
 pub use timeline::path::{PathError, PathStep, TimelinePath};
