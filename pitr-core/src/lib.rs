@@ -16,22 +16,32 @@
 #![forbid(unsafe_code)]
 
 mod backup_label;
+mod backup_manifest;
 mod control_file;
 mod line;
 mod lsn;
+mod manifest_file;
 mod postgres_major;
+mod recovery_target;
 mod required_settings;
 mod system_identifier;
 mod tablespace_map;
 mod text;
 mod timeline;
 mod timestamp;
+mod transaction_id;
 mod wal;
 
 pub use backup_label::{BackupFrom, BackupLabel, BackupLabelError, BackupMethod, IncrementalFrom};
+pub use backup_manifest::{BackupManifest, BackupManifestError, WalRange};
 pub use control_file::{Checkpoint, ClusterState, ControlFile, ControlFileError, WalLevel};
 pub use lsn::{Lsn, ParseLsnError};
+pub use manifest_file::{ChecksumAlgorithm, FileChecksum, ManifestFile, ManifestFileError};
 pub use postgres_major::PostgresMajor;
+pub use recovery_target::action::{ParseTargetActionError, TargetAction};
+pub use recovery_target::restore_point_name::{RestorePointName, RestorePointNameError};
+pub use recovery_target::timeline::{ParseRecoveryTargetTimelineError, RecoveryTargetTimeline};
+pub use recovery_target::{RecoveryTarget, RecoveryTargetKind};
 pub use required_settings::RequiredSettings;
 pub use system_identifier::{ParseSystemIdentifierError, SystemIdentifier};
 pub use tablespace_map::{TablespaceMap, TablespaceMapEntry, TablespaceMapError};
@@ -40,6 +50,7 @@ pub use timeline::id::{ParseTimelineIdError, TimelineId};
 pub use timeline::path::{PathError, PathStep, TimelinePath};
 pub use timeline::placement::SegmentPlacement;
 pub use timestamp::{ParseTimestampError, Timestamp};
+pub use transaction_id::{ParseTransactionIdError, TransactionId};
 pub use wal::file_name::{WalFileName, WalFileNameError};
 pub use wal::page_header::{LongHeader, PageHeader, PageHeaderError};
 pub use wal::segment_name::SegmentName;
