@@ -147,10 +147,7 @@ impl<S: RangeSource> SeekableReader<S> {
         match offset.checked_add(length) {
             Some(end) if end <= raw_bytes => Ok(SeekableRange {
                 reader: self,
-                position: offset,
-                end,
-                frame: Vec::new(),
-                frame_start: offset,
+                cursor: RangeCursor::new(offset, end),
             }),
             end => Err(SeekableError::OutOfRange {
                 start: offset,
@@ -190,6 +187,18 @@ impl<S: RangeSource> SeekableReader<S> {
 #[derive(Debug)]
 pub struct SeekableRange<'a, S> {
     reader: &'a SeekableReader<S>,
+    cursor: RangeCursor,
+}
+
+impl<S: RangeSource> Read for SeekableRange<'_, S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.cursor.read(self.reader, buffer)
+    }
+}
+
+/// Place in a range, and the frame that it lies in.
+#[derive(Debug)]
+pub(super) struct RangeCursor {
     position: u64,
     end: u64,
     frame: Vec<u8>,
@@ -197,15 +206,29 @@ pub struct SeekableRange<'a, S> {
     frame_start: u64,
 }
 
-impl<S: RangeSource> Read for SeekableRange<'_, S> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl RangeCursor {
+    /// From `position` to `end`, which lie within the stream.
+    pub(super) fn new(position: u64, end: u64) -> Self {
+        Self {
+            position,
+            end,
+            frame: Vec::new(),
+            frame_start: position,
+        }
+    }
+
+    pub(super) fn read<S: RangeSource>(
+        &mut self,
+        reader: &SeekableReader<S>,
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
         if self.position >= self.end || buffer.is_empty() {
             return Ok(0);
         }
         if self.position >= self.frame_start + self.frame.len() as u64 {
-            let span = self.reader.table.frame_at(self.position);
+            let span = reader.table.frame_at(self.position);
             let span = span.ok_or(io::ErrorKind::UnexpectedEof)?;
-            self.frame = self.reader.decode(&span)?;
+            self.frame = reader.decode(&span)?;
             self.frame_start = span.raw.start;
         }
         let skip = usize::try_from(self.position - self.frame_start).unwrap_or(usize::MAX);

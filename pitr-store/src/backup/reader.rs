@@ -1,0 +1,432 @@
+//! Reading a complete base backup.
+
+use std::io::{self, Read};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::index::{BackupIndex, IndexEntry};
+use super::info::{BackupInfo, PartInfo};
+use super::label::Label;
+use super::member::{Member, MemberKind};
+use super::member_path::MemberPath;
+use super::part_name::PartName;
+use super::part_reader::{PartPlace, PartReader};
+use super::read_error::{BackupReadError, ManifestDamage, PartDamage};
+use super::seekable_reader::{RangeCursor, RangeSource, SeekableReader};
+use super::tar_reader::{EndBlocks, TarReader};
+use super::writer::MANIFEST;
+use crate::{ObjectKey, Store};
+
+/// Largest manifest that is read into memory.
+const MAX_MANIFEST_BYTES: u64 = 1 << 30;
+
+/// One complete base backup: its description, its index, and its parts.
+///
+/// Methods take `&self`, so that threads can read parts at once.
+#[derive(Debug, Clone)]
+pub struct BackupReader {
+    store: Arc<dyn Store>,
+    folder: ObjectKey,
+    info: Arc<BackupInfo>,
+    index: Arc<BackupIndex>,
+}
+
+/// What [`BackupReader::verify_part`] has read and found sound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Regular files.
+    pub files: u64,
+    /// Bytes of the tar archive.
+    pub raw_bytes: u64,
+}
+
+impl BackupReader {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        folder: ObjectKey,
+        info: BackupInfo,
+        index: BackupIndex,
+    ) -> Self {
+        Self {
+            store,
+            folder,
+            info: Arc::new(info),
+            index: Arc::new(index),
+        }
+    }
+
+    /// Its label.
+    #[must_use]
+    pub fn label(&self) -> Label {
+        self.info.label
+    }
+
+    /// Where it lies, for messages.
+    #[must_use]
+    pub fn location(&self) -> String {
+        self.store.object_location(&self.folder)
+    }
+
+    /// What `backup.json` says.
+    #[must_use]
+    pub fn info(&self) -> &BackupInfo {
+        &self.info
+    }
+
+    /// Where each file lies.
+    #[must_use]
+    pub fn index(&self) -> &BackupIndex {
+        &self.index
+    }
+
+    /// PostgreSQL's manifest, verbatim; `None` if the backup has none.
+    ///
+    /// # Errors
+    /// `Manifest` if it is missing or not as it was written; `Store`.
+    pub fn manifest(&self) -> Result<Option<Vec<u8>>, BackupReadError> {
+        let Some(expected) = &self.info.manifest else {
+            return Ok(None);
+        };
+        let key = self.folder.join(MANIFEST)?;
+        let damaged = |damage| BackupReadError::Manifest {
+            location: self.store.object_location(&key),
+            damage,
+        };
+        let size = self.store.stat(&key)?;
+        let size = size.ok_or_else(|| damaged(ManifestDamage::Missing))?.size;
+        if size != expected.bytes {
+            return Err(damaged(ManifestDamage::Size {
+                expected: expected.bytes,
+                found: size,
+            }));
+        }
+        let bytes = self.store.read_whole(&key, size.min(MAX_MANIFEST_BYTES))?;
+        let found = format!("{:08x}", crc32c::crc32c(&bytes));
+        if found != expected.crc32c {
+            return Err(damaged(ManifestDamage::Checksum {
+                expected: expected.crc32c.clone(),
+                found,
+            }));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// The tar archive of a part, decompressed.
+    ///
+    /// # Errors
+    /// `NoSuchPart`, `Part` if the object is missing or of another size, `Store`.
+    pub fn open_part(&self, part: &PartName) -> Result<PartReader, BackupReadError> {
+        let info = self.part_info(part)?;
+        PartReader::open(self.store.as_ref(), &self.part_key(part)?, info)
+    }
+
+    /// Reads a part from its first member to its last, and hands each to
+    /// `visit` with its data.
+    ///
+    /// Members come in the order of the archive and keep the rules that a
+    /// backup's members have: paths that stay inside, no links but those of
+    /// tablespaces, nothing below a link of the same part. Every file must
+    /// agree with the index in path, place and length, and its CRC-32C is
+    /// checked when its data has been read; a mismatch comes instead of the
+    /// end of the data. What `visit` does not read is read and checked after
+    /// it. Memory does not grow with the part.
+    ///
+    /// # Errors
+    /// Of `visit`, or `Part` for a damaged part. An error while `visit` reads
+    /// reaches it as an [`io::Error`]: [`BackupReadError::recover`] tells it
+    /// from one of what it writes to.
+    pub fn unpack<E: From<BackupReadError>>(
+        &self,
+        part: &PartName,
+        mut visit: impl FnMut(&Member, &mut dyn Read) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let reader = self.open_part(part)?;
+        let place = reader.place().clone();
+        let mut tar = TarReader::new(reader, EndBlocks::Required);
+        let files = self.index.part(part).map(|index| index.files.as_slice());
+        let mut files = files.unwrap_or_default().iter();
+        let tar_error = |error| place.tar_error(error);
+        while let Some(member) = tar.next_member().map_err(tar_error)? {
+            let entry = match member.kind {
+                MemberKind::File => Some(agree(&place, &member, tar.offset(), files.next())?),
+                _ => None,
+            };
+            let mut data = CheckedData::new(tar.data(), &place, entry);
+            visit(&member, &mut data)?;
+            data.finish()?;
+        }
+        if let Some(missing) = files.next() {
+            let damage = PartDamage::Index {
+                offset: missing.offset,
+                expected: format!("\"{}\"", missing.path),
+                found: "the end of the archive".to_owned(),
+            };
+            return Err(place.damage(damage).into());
+        }
+        Ok(())
+    }
+
+    /// Reads a part whole and checks everything that [`BackupReader::unpack`]
+    /// checks, and its seek table.
+    ///
+    /// # Errors
+    /// `Part` for the first damage found, `NoSuchPart`, `Store`.
+    pub fn verify_part(&self, part: &PartName) -> Result<Verified, BackupReadError> {
+        let mut verified = Verified::default();
+        let seekable = self.seekable(part)?;
+        verified.raw_bytes = seekable.table().raw_bytes();
+        self.unpack(part, |member, _| -> Result<(), BackupReadError> {
+            verified.files += u64::from(member.kind == MemberKind::File);
+            Ok(())
+        })?;
+        Ok(verified)
+    }
+
+    /// Opens one file by its path in the manifest, reading nothing but the
+    /// part's seek table and then the frames that the file lies in.
+    ///
+    /// Its CRC-32C is checked at the end of the data.
+    ///
+    /// # Errors
+    /// `NoSuchFile`, `Part` for a damaged part, `Store`.
+    pub fn open_member(&self, path: &MemberPath) -> Result<FileReader, BackupReadError> {
+        let (part, entry) = self.find(path)?;
+        let place = self.place(&part)?;
+        let reader = self.seekable(&part)?;
+        let end = entry.offset.saturating_add(entry.length);
+        Ok(FileReader {
+            reader,
+            cursor: RangeCursor::new(entry.offset, end),
+            check: Check::new(Some(entry)),
+            place,
+        })
+    }
+
+    /// Reads one file of at most `limit` bytes, as [`BackupReader::open_member`].
+    ///
+    /// # Errors
+    /// As there, and `FileTooLarge`.
+    pub fn read_member(&self, path: &MemberPath, limit: u64) -> Result<Vec<u8>, BackupReadError> {
+        let (part, entry) = self.find(path)?;
+        if entry.length > limit {
+            return Err(BackupReadError::FileTooLarge {
+                path: path.to_string(),
+                bytes: entry.length,
+                limit,
+            });
+        }
+        let place = self.place(&part)?;
+        let mut bytes = Vec::new();
+        self.open_member(path)?
+            .read_to_end(&mut bytes)
+            .map_err(|error| place.io_error(error))?;
+        Ok(bytes)
+    }
+
+    fn find(&self, path: &MemberPath) -> Result<(PartName, &IndexEntry), BackupReadError> {
+        self.index
+            .find(path)
+            .ok_or_else(|| BackupReadError::NoSuchFile {
+                label: self.label(),
+                path: path.to_string(),
+            })
+    }
+
+    fn part_info(&self, part: &PartName) -> Result<&PartInfo, BackupReadError> {
+        self.info
+            .part(part)
+            .ok_or_else(|| BackupReadError::NoSuchPart {
+                label: self.label(),
+                part: *part,
+            })
+    }
+
+    fn part_key(&self, part: &PartName) -> Result<ObjectKey, BackupReadError> {
+        Ok(self.folder.join(&part.to_string())?)
+    }
+
+    fn place(&self, part: &PartName) -> Result<PartPlace, BackupReadError> {
+        Ok(PartPlace {
+            part: *part,
+            location: self.store.object_location(&self.part_key(part)?),
+        })
+    }
+
+    /// Opens a part for random access: its seek table must agree with
+    /// `backup.json`.
+    fn seekable(&self, part: &PartName) -> Result<SeekableReader<StoredObject>, BackupReadError> {
+        let info = self.part_info(part)?;
+        let place = self.place(part)?;
+        let key = self.part_key(part)?;
+        place.check_stored_size(self.store.as_ref(), &key, info)?;
+        let object = StoredObject {
+            store: Arc::clone(&self.store),
+            key,
+            bytes: info.stored_bytes,
+        };
+        let reader = SeekableReader::open(object).map_err(|error| place.seekable_error(error))?;
+        let found = reader.table().raw_bytes();
+        if found != info.raw_bytes {
+            return Err(place.damage(PartDamage::RawSize {
+                expected: info.raw_bytes,
+                found,
+            }));
+        }
+        Ok(reader)
+    }
+}
+
+/// The next entry of the index, if it is that of `member`.
+fn agree<'a>(
+    place: &PartPlace,
+    member: &Member,
+    offset: u64,
+    entry: Option<&'a IndexEntry>,
+) -> Result<&'a IndexEntry, BackupReadError> {
+    let path = place.part.archive().manifest_path(&member.path);
+    match entry {
+        Some(entry)
+            if entry.path == path && entry.offset == offset && entry.length == member.size =>
+        {
+            Ok(entry)
+        }
+        _ => Err(place.damage(PartDamage::Index {
+            offset,
+            expected: entry.map_or_else(
+                || "nothing".to_owned(),
+                |entry| {
+                    let IndexEntry {
+                        path,
+                        offset,
+                        length,
+                        ..
+                    } = entry;
+                    format!("\"{path}\" with {length} bytes at {offset}")
+                },
+            ),
+            found: format!("\"{path}\" with {} bytes", member.size),
+        })),
+    }
+}
+
+/// Follows a file's data and compares its CRC-32C at the end.
+#[derive(Debug)]
+struct Check {
+    path: String,
+    expected: Option<u32>,
+    crc32c: u32,
+}
+
+impl Check {
+    fn new(entry: Option<&IndexEntry>) -> Self {
+        Self {
+            path: entry
+                .map(|entry| entry.path.to_string())
+                .unwrap_or_default(),
+            expected: entry.map(|entry| entry.crc32c),
+            crc32c: 0,
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
+    }
+
+    fn end(&self) -> Result<(), PartDamage> {
+        match self.expected {
+            Some(expected) if expected != self.crc32c => Err(PartDamage::Checksum {
+                path: self.path.clone(),
+                expected,
+                found: self.crc32c,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A member's data out of a part that is read whole.
+struct CheckedData<'a, R> {
+    data: R,
+    place: &'a PartPlace,
+    check: Check,
+}
+
+impl<'a, R: Read> CheckedData<'a, R> {
+    fn new(data: R, place: &'a PartPlace, entry: Option<&IndexEntry>) -> Self {
+        Self {
+            data,
+            place,
+            check: Check::new(entry),
+        }
+    }
+
+    /// Reads what is left.
+    fn finish(mut self) -> Result<(), BackupReadError> {
+        let place = self.place;
+        let copied = io::copy(&mut self, &mut io::sink());
+        copied.map(|_| ()).map_err(|error| place.io_error(error))
+    }
+}
+
+impl<R: Read> Read for CheckedData<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.data.read(buffer);
+        checked(read, buffer, &mut self.check, self.place)
+    }
+}
+
+/// One file of a backup, read by itself. Errors come as [`io::Error`] around
+/// a [`BackupReadError`].
+#[derive(Debug)]
+pub struct FileReader {
+    reader: SeekableReader<StoredObject>,
+    cursor: RangeCursor,
+    check: Check,
+    place: PartPlace,
+}
+
+impl Read for FileReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.cursor.read(&self.reader, buffer);
+        checked(read, buffer, &mut self.check, &self.place)
+    }
+}
+
+/// What both readers do with what was read.
+fn checked(
+    read: io::Result<usize>,
+    buffer: &[u8],
+    check: &mut Check,
+    place: &PartPlace,
+) -> io::Result<usize> {
+    match read {
+        Ok(0) if !buffer.is_empty() => {
+            check.end().map_err(|damage| place.damage(damage))?;
+            Ok(0)
+        }
+        Ok(read) => {
+            check.take(&buffer[..read]);
+            Ok(read)
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+        Err(error) => Err(place.io_error(error).into()),
+    }
+}
+
+/// An object of a store, read by ranges.
+#[derive(Debug)]
+struct StoredObject {
+    store: Arc<dyn Store>,
+    key: ObjectKey,
+    bytes: u64,
+}
+
+impl RangeSource for StoredObject {
+    fn size(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read_range(&self, range: Range<u64>) -> io::Result<Vec<u8>> {
+        Ok(self.store.read_range(&self.key, range)?)
+    }
+}

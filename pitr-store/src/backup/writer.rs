@@ -1,0 +1,401 @@
+//! A base backup on its way into the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Write};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use super::archive_writer::ArchiveWriter;
+use super::document;
+use super::frame_pool::FramePool;
+use super::index::{BackupIndex, PartIndex};
+use super::info::{BackupDetails, BackupInfo, FORMAT, ManifestInfo, PartInfo, Sizes};
+use super::label::Label;
+use super::member_path::MemberPath;
+use super::part_name::Archive;
+use super::part_writer::{FinishedPart, PartWriter};
+use super::seekable_writer::DEFAULT_FRAME_BYTES;
+use super::write_error::BackupWriteError;
+use crate::{Hold, ObjectKey, Operation, Store, StoreError};
+
+/// Name of the document that makes a backup exist.
+pub(super) const DOCUMENT: &str = "backup.json";
+
+/// Name of PostgreSQL's manifest beside it.
+pub(super) const MANIFEST: &str = "backup_manifest";
+
+/// Bytes of a part before compression, unless told otherwise: 256 MiB.
+pub const DEFAULT_PART_BYTES: u64 = 256 << 20;
+
+/// Largest member that is collected while it passes.
+const MAX_COLLECTED_BYTES: u64 = 1 << 20;
+
+/// Files without which a backup cannot be restored.
+const INDISPENSABLE: [&str; 2] = ["backup_label", "global/pg_control"];
+
+/// How a base backup is written.
+#[derive(Debug, Clone)]
+pub struct BackupOptions {
+    /// Bytes of a part before compression. A member is never split, so that a
+    /// larger one makes a larger part.
+    pub part_bytes: u64,
+    /// Raw bytes of a zstd frame.
+    pub frame_bytes: u32,
+    /// zstd level.
+    pub level: i32,
+    /// Compression threads; `None`: one for each processor.
+    pub threads: Option<NonZeroUsize>,
+    /// Files that are kept in memory while they pass, up to 1 MiB each, by
+    /// their path in the manifest: see [`BackupWriter::collected`].
+    pub collect: BTreeSet<MemberPath>,
+}
+
+impl Default for BackupOptions {
+    /// Parts of 256 MiB, frames of 4 MiB, level 1, all processors; collects
+    /// `backup_label`, `tablespace_map` and `global/pg_control`.
+    fn default() -> Self {
+        let collect = ["backup_label", "tablespace_map", "global/pg_control"];
+        Self {
+            part_bytes: DEFAULT_PART_BYTES,
+            frame_bytes: DEFAULT_FRAME_BYTES,
+            level: 1,
+            threads: None,
+            collect: collect
+                .iter()
+                .filter_map(|path| path.parse().ok())
+                .collect(),
+        }
+    }
+}
+
+/// How far the writing is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of tar archives taken in.
+    pub raw_bytes: u64,
+    /// Compressed bytes handed to the store.
+    pub stored_bytes: u64,
+}
+
+/// Writes one base backup: archives, manifest, and at last `backup.json`.
+///
+/// Dropping it before [`BackupWriter::commit`] removes what was written. A
+/// process that is killed leaves a folder without `backup.json`, which no
+/// reader takes for a backup and
+/// [`BackupCatalog::clean_abandoned`](super::BackupCatalog::clean_abandoned)
+/// removes; until then the writer's hold keeps the folder from being taken
+/// for abandoned.
+pub struct BackupWriter {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) folder: ObjectKey,
+    pub(super) options: BackupOptions,
+    pub(super) pool: Arc<FramePool>,
+    pub(super) unfinished: Option<Archive>,
+    label: Label,
+    /// Given up last, after the folder is gone or complete.
+    _hold: Hold,
+    publishing: Option<JoinHandle<Result<FinishedPart, BackupWriteError>>>,
+    archives: BTreeSet<Archive>,
+    parts: Vec<PartInfo>,
+    index: Vec<PartIndex>,
+    manifest: Option<(u64, u32)>,
+    collected: BTreeMap<MemberPath, Vec<u8>>,
+    raw_bytes: u64,
+    stored_bytes: Arc<AtomicU64>,
+    progress: Option<Box<dyn FnMut(Progress) + Send>>,
+    committed: bool,
+}
+
+impl BackupWriter {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        folder: ObjectKey,
+        label: Label,
+        hold: Hold,
+        options: BackupOptions,
+    ) -> Result<Self, BackupWriteError> {
+        let pool = match options.threads {
+            Some(threads) => FramePool::new(threads, options.level),
+            None => FramePool::with_all_processors(options.level),
+        };
+        Ok(Self {
+            store,
+            folder,
+            pool: Arc::new(pool.map_err(BackupWriteError::Threads)?),
+            options,
+            unfinished: None,
+            label,
+            _hold: hold,
+            publishing: None,
+            archives: BTreeSet::new(),
+            parts: Vec::new(),
+            index: Vec::new(),
+            manifest: None,
+            collected: BTreeMap::new(),
+            raw_bytes: 0,
+            stored_bytes: Arc::default(),
+            progress: None,
+            committed: false,
+        })
+    }
+
+    /// Name of the backup.
+    #[must_use]
+    pub fn label(&self) -> Label {
+        self.label
+    }
+
+    /// Where it is being written, for messages.
+    #[must_use]
+    pub fn location(&self) -> String {
+        self.store.object_location(&self.folder)
+    }
+
+    /// Calls `progress` about every 256 KiB and after every small member.
+    pub fn on_progress(&mut self, progress: impl FnMut(Progress) + Send + 'static) {
+        self.progress = Some(Box::new(progress));
+    }
+
+    /// How far the writing is.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress {
+            raw_bytes: self.raw_bytes,
+            stored_bytes: self.stored_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Contents of a file of [`BackupOptions::collect`] that has passed, by its
+    /// path in the manifest.
+    #[must_use]
+    pub fn collected(&self, path: &str) -> Option<&[u8]> {
+        let path: MemberPath = path.parse().ok()?;
+        self.collected.get(&path).map(Vec::as_slice)
+    }
+
+    /// Repacks a whole tar archive, as PostgreSQL sends it, into parts.
+    ///
+    /// Reads `tar` to its end. The zero blocks at its end may be missing, as
+    /// servers up to 14 send it; whatever else is missing is an error.
+    ///
+    /// # Errors
+    /// `Tar`, `Store`, or `Twice` if this archive was there before. The writer
+    /// is then of no more use.
+    pub fn add_tar(&mut self, archive: Archive, tar: impl Read) -> Result<(), BackupWriteError> {
+        let mut writer = self.archive(archive)?;
+        writer.append_tar(tar)?;
+        writer.finish()
+    }
+
+    /// Begins an archive, to be filled member by member.
+    ///
+    /// # Errors
+    /// `Twice` if this archive was there before, `Unfinished` if the one
+    /// before it was not finished.
+    pub fn archive(&mut self, archive: Archive) -> Result<ArchiveWriter<'_>, BackupWriteError> {
+        self.check_finished()?;
+        if !self.archives.insert(archive) {
+            return Err(BackupWriteError::Twice {
+                what: format!("archive \"{archive}\""),
+            });
+        }
+        self.unfinished = Some(archive);
+        Ok(ArchiveWriter::new(self, archive))
+    }
+
+    /// Stores PostgreSQL's manifest as it is, and returns its size in bytes.
+    ///
+    /// # Errors
+    /// `Manifest` if `manifest` cannot be read, `Store`, `Twice`.
+    pub fn put_manifest(&mut self, mut manifest: impl Read) -> Result<u64, BackupWriteError> {
+        if self.manifest.is_some() {
+            return Err(BackupWriteError::Twice {
+                what: "the backup manifest".to_owned(),
+            });
+        }
+        let key = self.folder.join(MANIFEST)?;
+        let mut object = self.store.create(&key, &[])?;
+        let (mut bytes, mut crc32c) = (0, 0);
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let found = match manifest.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(found) => found,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(BackupWriteError::Manifest(error)),
+            };
+            crc32c = crc32c::crc32c_append(crc32c, &buffer[..found]);
+            bytes += found as u64;
+            object.write_all(&buffer[..found]).map_err(|error| {
+                let location = self.store.object_location(&key);
+                StoreError::from_io(error, Operation::Write, &location)
+            })?;
+        }
+        object.publish()?;
+        self.manifest = Some((bytes, crc32c));
+        Ok(bytes)
+    }
+
+    /// Makes the backup exist: writes `backup.json`, durably and once.
+    ///
+    /// # Errors
+    /// `Missing` without `backup_label` and `global/pg_control`, `Index` if a
+    /// path came twice, `Unfinished`, `Store`. Then the backup does not exist.
+    pub fn commit(mut self, details: BackupDetails) -> Result<BackupInfo, BackupWriteError> {
+        self.check_finished()?;
+        self.settle()?;
+        let info = self.describe(details);
+        let index = BackupIndex::new(std::mem::take(&mut self.index), &info.parts)?;
+        for path in INDISPENSABLE {
+            let found = path.parse().ok().and_then(|path| index.find(&path));
+            found.ok_or(BackupWriteError::Missing { path })?;
+        }
+        let bytes = document::to_bytes(&info, index.parts())?;
+        // nothing is published that could not be read back
+        document::parse_info(&bytes, self.label)?;
+        let key = self.folder.join(DOCUMENT)?;
+        match self.store.put(&key, &[], &bytes) {
+            Ok(()) => {}
+            // an answer that was lost: the document is there all the same
+            Err(StoreError::AlreadyExists { .. })
+                if self.store.read_whole(&key, bytes.len() as u64)? == bytes =>
+            {
+                self.store.make_durable(&key)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.committed = true;
+        Ok(info)
+    }
+
+    /// Removes what was written.
+    ///
+    /// Dropping the writer does the same, but cannot tell whether it worked.
+    ///
+    /// # Errors
+    /// Of the store; the rest is then left for
+    /// [`BackupCatalog::clean_abandoned`](super::BackupCatalog::clean_abandoned).
+    pub fn abort(mut self) -> Result<(), BackupWriteError> {
+        self.remove()?;
+        // nothing is left for the drop to do
+        self.committed = true;
+        Ok(())
+    }
+
+    fn describe(&self, details: BackupDetails) -> BackupInfo {
+        let sum = |of: fn(&PartInfo) -> u64| self.parts.iter().map(of).sum();
+        let manifest = self.manifest.map(|(bytes, crc32c)| ManifestInfo {
+            bytes,
+            crc32c: format!("{crc32c:08x}"),
+            checksums: details.manifest_checksums,
+        });
+        BackupInfo {
+            format: FORMAT,
+            label: self.label,
+            pitr_version: env!("CARGO_PKG_VERSION").to_owned(),
+            postgres_version: details.postgres_version,
+            postgres_major: details.postgres_major,
+            system_identifier: details.system_identifier,
+            segment_size: details.segment_size,
+            timeline: details.timeline,
+            start_lsn: details.start_lsn,
+            stop_lsn: details.stop_lsn,
+            checkpoint_lsn: details.checkpoint_lsn,
+            start_time: details.start_time,
+            stop_time: details.stop_time,
+            from: details.from,
+            tablespaces: details.tablespaces,
+            origin: details.origin,
+            settings: details.settings,
+            manifest,
+            sizes: Sizes {
+                raw_bytes: sum(|part| part.raw_bytes),
+                stored_bytes: sum(|part| part.stored_bytes),
+                files: sum(|part| part.files),
+            },
+            parts: self.parts.clone(),
+        }
+    }
+
+    fn check_finished(&self) -> Result<(), BackupWriteError> {
+        match self.unfinished {
+            Some(archive) => Err(BackupWriteError::Unfinished { archive }),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes raw bytes that were taken in, and tells the caller.
+    pub(super) fn advance(&mut self, raw_bytes: u64) {
+        self.raw_bytes += raw_bytes;
+        let now = self.progress();
+        if let Some(progress) = &mut self.progress {
+            progress(now);
+        }
+    }
+
+    /// Whether the file with this manifest path and size is to be collected.
+    pub(super) fn collects(&self, path: &MemberPath, size: u64) -> bool {
+        size <= MAX_COLLECTED_BYTES && self.options.collect.contains(path)
+    }
+
+    pub(super) fn collect(&mut self, path: MemberPath, contents: Vec<u8>) {
+        self.collected.insert(path, contents);
+    }
+
+    pub(super) fn stored_counter(&self) -> &Arc<AtomicU64> {
+        &self.stored_bytes
+    }
+
+    /// Finishes `part` in the background, so that its sync does not hold up the
+    /// server's stream. Waits for the part before it: at most one is under way.
+    pub(super) fn publish(&mut self, part: PartWriter) -> Result<(), BackupWriteError> {
+        self.settle()?;
+        let name = format!("part-{}", part.name().number());
+        let thread = std::thread::Builder::new().name(name);
+        let publishing = thread.spawn(move || part.finish());
+        self.publishing = Some(publishing.map_err(BackupWriteError::Threads)?);
+        Ok(())
+    }
+
+    /// Waits for the part under way, and enters it into the index.
+    fn settle(&mut self) -> Result<(), BackupWriteError> {
+        if let Some(publishing) = self.publishing.take() {
+            let finished = publishing.join();
+            let part = finished.map_err(|_| BackupWriteError::ThreadStopped)??;
+            self.parts.push(part.info);
+            self.index.push(part.index);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self) -> Result<(), BackupWriteError> {
+        // whatever became of it, it must not publish after the removal
+        if let Some(publishing) = self.publishing.take() {
+            let _ = publishing.join();
+        }
+        self.store.delete_folder(&self.folder)?;
+        Ok(())
+    }
+}
+
+impl Drop for BackupWriter {
+    fn drop(&mut self) {
+        if !self.committed {
+            // clean_abandoned tries again
+            let _ = self.remove();
+        }
+    }
+}
+
+impl std::fmt::Debug for BackupWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BackupWriter")
+            .field("label", &self.label)
+            .field("folder", &self.folder)
+            .field("parts", &self.parts.len())
+            .field("progress", &self.progress())
+            .finish_non_exhaustive()
+    }
+}
