@@ -5,6 +5,7 @@ use nom::bytes::complete::tag;
 use nom::combinator::rest;
 
 use crate::line::{decimal_u32, excerpt};
+use crate::postgres_major::PostgresMajor;
 
 /// The file `tablespace_map` of a base backup.
 ///
@@ -50,8 +51,10 @@ impl TablespaceMap {
         Ok(TablespaceMap { entries })
     }
 
-    /// Reads the file: one line `OID path` for each tablespace, with a backslash before each newline, carriage return
-    /// and backslash in the path.
+    /// Reads the file of PostgreSQL 14 and later.
+    ///
+    /// One line `OID path` for each tablespace, with a backslash before each
+    /// newline, carriage return and backslash in the path.
     ///
     /// # Errors
     /// `Entry` for a line that is not of this form; `Unterminated` if the last
@@ -59,10 +62,28 @@ impl TablespaceMap {
     ///
     /// Source: `read_tablespace_map`, src/backend/access/transam/xlogrecovery.c.
     pub fn parse(bytes: &[u8]) -> Result<Self, TablespaceMapError> {
+        Self::read(bytes, true)
+    }
+
+    /// Reads the file of this major version.
+    ///
+    /// 13 has no backslash before a backslash; from 14 on this is [`TablespaceMap::parse`].
+    ///
+    /// # Errors
+    /// As [`TablespaceMap::parse`].
+    ///
+    /// Source: `read_tablespace_map`, src/backend/access/transam/xlog.c of 13.
+    pub fn parse_for(major: PostgresMajor, bytes: &[u8]) -> Result<Self, TablespaceMapError> {
+        Self::read(bytes, escapes_backslash(major))
+    }
+
+    fn read(bytes: &[u8], escapes_backslash: bool) -> Result<Self, TablespaceMapError> {
         let mut entries = Vec::new();
         let mut line: Vec<u8> = Vec::new();
         let mut escaped = false;
+        let mut following = bytes.iter().skip(1);
         for &byte in bytes {
+            let next = following.next();
             match byte {
                 b'\n' | b'\r' if !escaped => {
                     // a carriage return before the newline makes an empty line
@@ -76,7 +97,9 @@ impl TablespaceMap {
                         line.clear();
                     }
                 }
-                b'\\' if !escaped => escaped = true,
+                b'\\' if !escaped && (escapes_backslash || matches!(next, Some(b'\n' | b'\r'))) => {
+                    escaped = true
+                }
                 _ => {
                     line.push(byte);
                     escaped = false;
@@ -91,16 +114,25 @@ impl TablespaceMap {
         TablespaceMap::new(entries)
     }
 
-    /// The file as PostgreSQL writes it; empty if there are no tablespaces (then there is no such file).
+    /// The file as PostgreSQL 14 and later writes it; empty if there are no tablespaces (then there is no such file).
     ///
     /// Source: `do_pg_backup_start`, src/backend/access/transam/xlog.c.
     pub fn to_bytes(&self) -> Vec<u8> {
+        self.write(true)
+    }
+
+    /// The file as this major version writes it and reads it back; from 14 on [`TablespaceMap::to_bytes`].
+    pub fn to_bytes_for(&self, major: PostgresMajor) -> Vec<u8> {
+        self.write(escapes_backslash(major))
+    }
+
+    fn write(&self, escapes_backslash: bool) -> Vec<u8> {
         let mut bytes = Vec::new();
         for entry in &self.entries {
             bytes.extend_from_slice(entry.oid.to_string().as_bytes());
             bytes.push(b' ');
             for &byte in &entry.path {
-                if matches!(byte, b'\n' | b'\r' | b'\\') {
+                if matches!(byte, b'\n' | b'\r') || (byte == b'\\' && escapes_backslash) {
                     bytes.push(b'\\');
                 }
                 bytes.push(byte);
@@ -122,6 +154,10 @@ impl TablespaceMap {
             .find(|entry| entry.oid == oid)
             .map(|entry| entry.path.as_slice())
     }
+}
+
+fn escapes_backslash(major: PostgresMajor) -> bool {
+    major.get() >= 14
 }
 
 fn entry(line: &[u8]) -> Option<TablespaceMapEntry> {
@@ -185,6 +221,18 @@ mod tests {
         assert_eq!(map.path(16384), Some(&b"/srv/fast disk/ts1"[..]));
         assert_eq!(map.path(1), None);
         assert_eq!(map.to_bytes(), text);
+    }
+
+    #[test]
+    fn postgres_13_knows_no_escaped_backslash() {
+        let major = PostgresMajor::new(13).unwrap();
+        let text = b"16384 /srv/odd\\ \\\\ space\\\nline\n";
+        let map = TablespaceMap::parse_for(major, text).unwrap();
+        assert_eq!(
+            map.entries(),
+            [entry(16384, b"/srv/odd\\ \\\\ space\nline")]
+        );
+        assert_eq!(map.to_bytes_for(major), text);
     }
 
     #[test]
