@@ -70,6 +70,13 @@ impl ObjectKey {
         Ok(Self(key.to_owned()))
     }
 
+    /// A key put together from constants and checked types, whose texts hold
+    /// nothing but allowed characters.
+    pub(crate) fn of_layout(key: String) -> Self {
+        debug_assert!(Self::parse(&key).is_ok(), "{key:?} is no key");
+        Self(key)
+    }
+
     /// The key one level below this one: `self/name`.
     ///
     /// # Errors

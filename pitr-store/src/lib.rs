@@ -4,16 +4,27 @@
 
 pub mod backup;
 
+mod codec;
 mod key;
 mod local;
+mod repository;
 mod store;
+pub mod wal;
 
 #[doc(hidden)]
 pub mod conformance;
 
+pub use codec::{Codec, CodecError, DecodeError, Decoder, EncodeError, Encoder, Encoding};
 pub use key::{MAX_COMPONENT_BYTES, MAX_KEY_BYTES, ObjectKey, ObjectKeyError};
 pub use local::LocalStore;
+pub use repository::{
+    ClaimDocument, ClaimError, Cluster, ClusterDocument, ClusterIdentity, DocumentError, FORMAT,
+    Initialized, Repository, RepositoryDocument, RepositoryError,
+};
 pub use store::{
     AddressError, Entry, EntryKind, ErrorClass, Hold, NodeKind, ObjectMeta, ObjectWriter,
     Operation, SpaceLimit, Store, StoreError, open_store,
+};
+pub use wal::{
+    FetchError, Fetched, PushError, Pushed, StoredObject, WalArchive, WalBytes, WalFile, WalSource,
 };

@@ -1,0 +1,266 @@
+//! Getting a file of the log back, checked.
+
+use std::io::{self, Write};
+
+use pitr_core::{TimelineHistory, TimelineId, WalFileName};
+
+use super::compare::to_u64;
+use super::identify::{IdentifyError, identify};
+use super::text_file::{TextFileError, check_text_file, parse_history};
+use super::{StoredObject, WalArchive};
+use crate::codec::{DecodeError, Decoder};
+use crate::store::{ErrorClass, Operation, StoreError};
+
+/// A file that was handed out whole, every checksum right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// The object that it came from.
+    pub object: StoredObject,
+    /// Bytes handed out.
+    pub content_bytes: u64,
+}
+
+/// Why a file could not be handed out. What was written before the error is
+/// worthless.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The repository does not have it, and that is certain.
+    #[error("\"{name}\" is not in the repository")]
+    Absent {
+        /// The name.
+        name: WalFileName,
+    },
+    /// The stored bytes cannot be decoded.
+    #[error("\"{name}\" is damaged in the repository: \"{location}\": {source}")]
+    Undecodable {
+        /// The name.
+        name: WalFileName,
+        /// The stored object.
+        location: String,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// The segment is not as long as a segment of this cluster.
+    #[error(
+        "\"{name}\" is damaged in the repository: \"{location}\" holds {found_bytes} bytes, a segment has {expected_bytes}"
+    )]
+    Length {
+        /// The name.
+        name: WalFileName,
+        /// The stored object.
+        location: String,
+        /// Length of a segment.
+        expected_bytes: u64,
+        /// Length found.
+        found_bytes: u64,
+    },
+    /// The content is not the segment that the name says.
+    #[error("\"{name}\" is not what \"{location}\" holds: {source}")]
+    Foreign {
+        /// The name.
+        name: WalFileName,
+        /// The stored object.
+        location: String,
+        /// What the first page says.
+        source: IdentifyError,
+    },
+    /// The content is not the history or backup history file that the name says.
+    #[error("\"{name}\" is not what \"{location}\" holds: {source}")]
+    ForeignText {
+        /// The name.
+        name: WalFileName,
+        /// The stored object.
+        location: String,
+        /// What is wrong with the text.
+        source: TextFileError,
+    },
+    /// The store failed; never an absence.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The receiver did not take the bytes.
+    #[error("could not write the file that was fetched: {0}")]
+    Sink(io::Error),
+}
+
+impl FetchError {
+    /// Whether it proves that the file is not there, may pass, or stays.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Absent { .. } => ErrorClass::Absent,
+            // Absence of an object that was just located is a race, not a proof.
+            Self::Store(error) if error.is_absence() => ErrorClass::Passing,
+            Self::Store(error) => error.class(),
+            Self::Undecodable {
+                source: DecodeError::Setup { .. },
+                ..
+            } => ErrorClass::Passing,
+            Self::Undecodable { .. }
+            | Self::Length { .. }
+            | Self::Foreign { .. }
+            | Self::ForeignText { .. }
+            | Self::Sink(_) => ErrorClass::Permanent,
+        }
+    }
+
+    /// What the administrator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.hint(),
+            Self::Undecodable { .. }
+            | Self::Length { .. }
+            | Self::Foreign { .. }
+            | Self::ForeignText { .. } => Some(
+                "Recovery cannot pass this segment. Put an intact copy in its place, or recover to a point before it."
+                    .to_owned(),
+            ),
+            Self::Absent { .. } | Self::Sink(_) => None,
+        }
+    }
+}
+
+impl From<StoreError> for FetchError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl WalArchive {
+    /// Hands the content of `name` to `sink`, decoded and checked: every
+    /// checksum, the length, and the first page against name and cluster.
+    ///
+    /// The checksum of a segment comes last, so `sink` should write to a place
+    /// that nobody reads before this has returned `Ok`.
+    ///
+    /// # Errors
+    /// `Absent` only if that is proven. Any doubt is another error.
+    pub fn fetch_to(
+        &self,
+        name: &WalFileName,
+        sink: &mut dyn Write,
+    ) -> Result<Fetched, FetchError> {
+        let object = self
+            .locate(name)?
+            .ok_or(FetchError::Absent { name: *name })?;
+        let content_bytes = match name {
+            WalFileName::Segment(_) | WalFileName::Partial(_) => {
+                self.copy_segment(&object, sink)?
+            }
+            WalFileName::History(_) | WalFileName::Backup { .. } => {
+                let text = self.read_text(&object)?;
+                sink.write_all(&text).map_err(FetchError::Sink)?;
+                to_u64(text.len())
+            }
+        };
+        sink.flush().map_err(FetchError::Sink)?;
+        Ok(Fetched {
+            object,
+            content_bytes,
+        })
+    }
+
+    /// The history of `timeline`. Timeline 1 has one without a file; for
+    /// another `Ok(None)` proves that the repository has none.
+    ///
+    /// # Errors
+    /// The store failed, or the file is no history.
+    pub fn history(&self, timeline: TimelineId) -> Result<Option<TimelineHistory>, FetchError> {
+        let name = WalFileName::History(timeline);
+        let Some(object) = self.locate(&name)? else {
+            let is_first = timeline == TimelineId::FIRST;
+            return Ok(is_first.then(|| TimelineHistory::root(timeline)));
+        };
+        let text = self.read_text(&object)?;
+        parse_history(timeline, &text)
+            .map(Some)
+            .map_err(|source| FetchError::ForeignText {
+                name,
+                location: object.location,
+                source,
+            })
+    }
+
+    fn copy_segment(&self, object: &StoredObject, sink: &mut dyn Write) -> Result<u64, FetchError> {
+        let expected_bytes = self.cluster.segment_size.bytes();
+        let mut decoder = self.decoder(object)?;
+        let mut is_first = true;
+        loop {
+            let chunk = decoder.next_chunk().map_err(|e| undecodable(object, e))?;
+            if chunk.is_empty() {
+                break;
+            }
+            if is_first {
+                self.check_first_page(object, chunk)?;
+                is_first = false;
+            }
+            sink.write_all(chunk).map_err(FetchError::Sink)?;
+        }
+        if decoder.decoded_bytes() != expected_bytes {
+            return Err(FetchError::Length {
+                name: object.name,
+                location: object.location.clone(),
+                expected_bytes,
+                found_bytes: decoder.decoded_bytes(),
+            });
+        }
+        Ok(expected_bytes)
+    }
+
+    /// The first chunk is long enough for the first page's header: decoders
+    /// hand out whole blocks, and files are read in large pieces.
+    fn check_first_page(&self, object: &StoredObject, chunk: &[u8]) -> Result<(), FetchError> {
+        identify(&object.name, chunk, self.cluster.segment_size.bytes())
+            .and_then(|identity| identity.check_cluster(&object.name, &self.cluster))
+            .map_err(|source| FetchError::Foreign {
+                name: object.name,
+                location: object.location.clone(),
+                source,
+            })
+    }
+
+    fn read_text(&self, object: &StoredObject) -> Result<Vec<u8>, FetchError> {
+        let mut decoder = self.decoder(object)?;
+        let mut text = Vec::new();
+        loop {
+            let chunk = decoder.next_chunk().map_err(|e| undecodable(object, e))?;
+            if chunk.is_empty() {
+                break;
+            }
+            text.extend_from_slice(chunk);
+        }
+        check_text_file(&object.name, &text, self.cluster.segment_size).map_err(|source| {
+            FetchError::ForeignText {
+                name: object.name,
+                location: object.location.clone(),
+                source,
+            }
+        })?;
+        Ok(text)
+    }
+
+    fn decoder(
+        &self,
+        object: &StoredObject,
+    ) -> Result<Decoder<Box<dyn io::Read + Send>>, FetchError> {
+        let stored = self.store.open(&object.key)?;
+        Decoder::new(
+            object.encoding,
+            stored,
+            self.max_content_bytes(&object.name),
+        )
+        .map_err(|e| undecodable(object, e))
+    }
+}
+
+fn undecodable(object: &StoredObject, error: DecodeError) -> FetchError {
+    match error {
+        DecodeError::Source(e) => {
+            FetchError::Store(StoreError::from_io(e, Operation::Read, &object.location))
+        }
+        source => FetchError::Undecodable {
+            name: object.name,
+            location: object.location.clone(),
+            source,
+        },
+    }
+}

@@ -1,0 +1,99 @@
+//! The write-ahead log of one cluster in a repository.
+
+mod catalog;
+mod compare;
+mod fetch;
+mod identify;
+mod layout;
+mod push;
+mod source;
+#[cfg(test)]
+mod tests;
+mod text_file;
+
+use std::sync::Arc;
+
+use crate::codec::Encoding;
+use crate::key::ObjectKey;
+use crate::repository::ClusterIdentity;
+use crate::store::{Store, StoreError};
+use pitr_core::WalFileName;
+
+pub use catalog::{StoredSegment, TimelineContent, WalGap, WalRange};
+pub use compare::Origin;
+pub use fetch::{FetchError, Fetched};
+pub use identify::{IdentifyError, SegmentIdentity, identify};
+pub use push::{PushError, Pushed};
+pub use source::{WalBytes, WalFile, WalSource};
+pub use text_file::{MAX_TEXT_FILE_BYTES, TextFileError, check_text_file};
+
+/// The stored log of one cluster: [`push`](Self::push), [`locate`](Self::locate),
+/// [`fetch_to`](Self::fetch_to), and what there is.
+#[derive(Clone, Debug)]
+pub struct WalArchive {
+    store: Arc<dyn Store>,
+    folder: ObjectKey,
+    cluster: ClusterIdentity,
+}
+
+/// A file of the log as it lies in the repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredObject {
+    /// What PostgreSQL calls it.
+    pub name: WalFileName,
+    /// Where it lies in the store.
+    pub key: ObjectKey,
+    /// The same for messages.
+    pub location: String,
+    /// How it is stored.
+    pub encoding: Encoding,
+    /// Bytes that it takes in the store.
+    pub stored_bytes: u64,
+}
+
+impl WalArchive {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        cluster_folder: &ObjectKey,
+        cluster: ClusterIdentity,
+    ) -> Self {
+        Self {
+            store,
+            folder: layout::wal_folder(cluster_folder),
+            cluster,
+        }
+    }
+
+    /// Whose log it is.
+    pub fn cluster(&self) -> ClusterIdentity {
+        self.cluster
+    }
+
+    /// The stored copy of `name`, whatever codec it was stored with. `Ok(None)`
+    /// only if its absence is proven.
+    ///
+    /// # Errors
+    /// The store failed, or something that is no object has the name.
+    pub fn locate(&self, name: &WalFileName) -> Result<Option<StoredObject>, StoreError> {
+        for (key, encoding) in layout::keys(&self.folder, name) {
+            if let Some(meta) = self.store.stat(&key)? {
+                return Ok(Some(StoredObject {
+                    name: *name,
+                    location: self.store.object_location(&key),
+                    key,
+                    encoding,
+                    stored_bytes: meta.size,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Longest content that `name` can have.
+    fn max_content_bytes(&self, name: &WalFileName) -> u64 {
+        match name {
+            WalFileName::Segment(_) | WalFileName::Partial(_) => self.cluster.segment_size.bytes(),
+            WalFileName::History(_) | WalFileName::Backup { .. } => MAX_TEXT_FILE_BYTES,
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! Storing one file of the log, durably and once.
+
+use std::io;
+
+use pitr_core::{Lsn, WalFileName};
+
+use super::compare::{Comparison, Origin, to_u64};
+use super::identify::{IdentifyError, identify};
+use super::layout;
+use super::source::{WalSource, read_full};
+use super::text_file::{MAX_TEXT_FILE_BYTES, TextFileError, check_text_file};
+use super::{StoredObject, WalArchive};
+use crate::codec::{Codec, DecodeError, EncodeError, Encoder};
+use crate::key::ObjectKey;
+use crate::store::{Operation, StoreError};
+
+/// How much of the source is in memory at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// How often a push begins again because the object that stood in its way was
+/// deleted meanwhile.
+const ATTEMPTS: u32 = 3;
+
+/// A file is in the repository, and survives power loss.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It was stored now.
+    Stored(StoredObject),
+    /// The same content was there already, perhaps under another codec.
+    AlreadyPresent(StoredObject),
+}
+
+impl Pushed {
+    /// The object that holds the file.
+    pub fn object(&self) -> &StoredObject {
+        match self {
+            Self::Stored(object) | Self::AlreadyPresent(object) => object,
+        }
+    }
+}
+
+/// Why a file was not stored. Nothing in the repository was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// The source is certainly not the segment of this cluster that its name says.
+    #[error(transparent)]
+    Identify(#[from] IdentifyError),
+    /// The source is not the history or backup history file that its name says.
+    #[error(transparent)]
+    TextFile(#[from] TextFileError),
+    /// The source cannot be read.
+    #[error("could not read \"{origin}\": {source}")]
+    Source {
+        /// The source.
+        origin: String,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The source got shorter or longer while it was read.
+    #[error(
+        "\"{origin}\" changed while it was read: {expected_bytes} bytes at first, then {found_bytes}"
+    )]
+    SourceChanged {
+        /// The source.
+        origin: String,
+        /// Length when it was opened.
+        expected_bytes: u64,
+        /// Bytes that were read, at least.
+        found_bytes: u64,
+    },
+    /// Other content is stored under the name. It stays.
+    #[error(
+        "\"{name}\" is archived already with other content: offered is {offered}, stored is {stored}; \
+         they differ from byte {first_difference} on{}",
+        .lsn.map(|lsn| format!(" (LSN {lsn})")).unwrap_or_default()
+    )]
+    Conflict {
+        /// The name in dispute.
+        name: WalFileName,
+        /// What was to be stored.
+        offered: Origin,
+        /// What is stored.
+        stored: Origin,
+        /// First byte of the content that differs.
+        first_difference: u64,
+        /// The same as a position in the log, for a segment.
+        lsn: Option<Lsn>,
+    },
+    /// The stored copy cannot be read, so nobody can say whether it is the same.
+    #[error(
+        "\"{name}\" is archived already, but the stored copy \"{location}\" cannot be read: {source}"
+    )]
+    StoredUnreadable {
+        /// The name.
+        name: WalFileName,
+        /// The stored copy.
+        location: String,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// The codec failed.
+    #[error("could not compress \"{origin}\": {source}")]
+    Encode {
+        /// The source.
+        origin: String,
+        /// What the codec said.
+        source: EncodeError,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl PushError {
+    /// What the administrator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Identify(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Conflict { .. } => Some(
+                "Do two servers archive here, one of them a copy of the other? A copy needs archive_mode = off, or a repository of its own."
+                    .to_owned(),
+            ),
+            Self::StoredUnreadable { location, .. } => Some(format!(
+                "Keep a copy of \"{location}\", delete it from the repository, and the next try stores the segment anew."
+            )),
+            Self::TextFile(_) => Some(
+                "In archive_command, %p is the path and %f the file name: pass them in this order."
+                    .to_owned(),
+            ),
+            Self::Source { .. } | Self::SourceChanged { .. } | Self::Encode { .. } => None,
+        }
+    }
+}
+
+impl WalArchive {
+    /// Stores `source` under `name`.
+    ///
+    /// `Ok` means that content and directory entry survive power loss: after
+    /// exit 0 PostgreSQL may recycle its copy. Content that is there already
+    /// is `AlreadyPresent`, whatever codec holds it, because PostgreSQL offers
+    /// a file again after a crash. History and backup history files are stored
+    /// as they are, whatever `codec` says.
+    ///
+    /// # Errors
+    /// `Identify` and `TextFile` for what is certainly wrong; `Conflict` if
+    /// other content holds the name; `StoredUnreadable` if the stored copy is
+    /// damaged. After an error of the store the object may be there or not:
+    /// trying again is safe.
+    pub fn push(
+        &self,
+        name: &WalFileName,
+        source: &mut dyn WalSource,
+        codec: Codec,
+    ) -> Result<Pushed, PushError> {
+        let mut buffer = Vec::new();
+        let mut attempt = 1;
+        loop {
+            let head_bytes = self.read_and_check_head(name, source, &mut buffer)?;
+            let standing = match self.locate(name)? {
+                Some(stored) => stored,
+                None => match self.store_new(name, source, &mut buffer, head_bytes, codec) {
+                    Ok(stored) => return Ok(Pushed::Stored(stored)),
+                    Err(PushError::Store(StoreError::AlreadyExists { key, location })) => {
+                        self.stored_object(name, key, location)?
+                    }
+                    Err(other) => return Err(other),
+                },
+            };
+            match self.compare(&standing, source)? {
+                Comparison::Same => {
+                    // Its writer may have been killed before the folder's sync.
+                    self.store.make_durable(&standing.key)?;
+                    return Ok(Pushed::AlreadyPresent(standing));
+                }
+                Comparison::Different {
+                    first_difference,
+                    stored_content_bytes,
+                } => {
+                    return Err(PushError::Conflict {
+                        name: *name,
+                        offered: Origin {
+                            location: source.origin(),
+                            content_bytes: source.content_bytes(),
+                        },
+                        stored: Origin {
+                            location: standing.location,
+                            content_bytes: stored_content_bytes,
+                        },
+                        first_difference,
+                        lsn: self.lsn_at(name, first_difference),
+                    });
+                }
+                Comparison::Vanished if attempt < ATTEMPTS => attempt += 1,
+                Comparison::Vanished => {
+                    return Err(PushError::Store(StoreError::Busy {
+                        operation: Operation::Publish,
+                        location: standing.location,
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Reads the first chunk into `buffer` and checks what it is; gives back
+    /// its length.
+    fn read_and_check_head(
+        &self,
+        name: &WalFileName,
+        source: &mut dyn WalSource,
+        buffer: &mut Vec<u8>,
+    ) -> Result<usize, PushError> {
+        let total = source.content_bytes();
+        let is_segment = matches!(name, WalFileName::Segment(_) | WalFileName::Partial(_));
+        if !is_segment && total > MAX_TEXT_FILE_BYTES {
+            return Err(PushError::TextFile(TextFileError::TooLong {
+                name: *name,
+                found_bytes: total,
+            }));
+        }
+        buffer.resize(CHUNK_BYTES, 0);
+        source
+            .rewind()
+            .and_then(|()| read_full(source, buffer))
+            .map_err(|e| source_error(source, e))
+            .and_then(|length| {
+                let head = buffer.get(..length).unwrap_or(&[]);
+                if is_segment {
+                    identify(name, head, total)?.check_cluster(name, &self.cluster)?;
+                } else {
+                    check_text_file(name, head, self.cluster.segment_size)?;
+                }
+                Ok(length)
+            })
+    }
+
+    /// Writes a new object: `buffer` holds the first `head_bytes`, the source
+    /// the rest.
+    fn store_new(
+        &self,
+        name: &WalFileName,
+        source: &mut dyn WalSource,
+        buffer: &mut [u8],
+        head_bytes: usize,
+        codec: Codec,
+    ) -> Result<StoredObject, PushError> {
+        let codec = match name {
+            WalFileName::Segment(_) | WalFileName::Partial(_) => codec,
+            WalFileName::History(_) | WalFileName::Backup { .. } => Codec::None,
+        };
+        let encoding = codec.encoding();
+        let (ours, rivals): (Vec<_>, Vec<_>) = layout::keys(&self.folder, name)
+            .into_iter()
+            .partition(|(_, other)| *other == encoding);
+        let rivals: Vec<ObjectKey> = rivals.into_iter().map(|(key, _)| key).collect();
+        let Some((key, _)) = ours.into_iter().next() else {
+            return Err(PushError::Store(StoreError::Unsupported {
+                location: name.to_string(),
+                missing: "it cannot be stored with this codec",
+            }));
+        };
+        let location = self.store.object_location(&key);
+
+        let mut writer = self.store.create(&key, &rivals)?;
+        let mut sink = Counting {
+            inner: &mut writer,
+            bytes: 0,
+        };
+        let written = encode(source, buffer, head_bytes, codec, &mut sink, &location);
+        let stored_bytes = sink.bytes;
+        let published = written.and_then(|()| Ok(writer.publish()?));
+        match published {
+            Ok(()) => Ok(StoredObject {
+                name: *name,
+                key,
+                location,
+                encoding,
+                stored_bytes,
+            }),
+            Err(PushError::Store(StoreError::NoSpace {
+                operation,
+                location,
+                limit,
+                needed_bytes,
+                available_bytes,
+            })) => Err(PushError::Store(StoreError::NoSpace {
+                operation,
+                location,
+                limit,
+                // The whole object's size, and not only up to the failed write.
+                needed_bytes: measure(source, buffer, codec).or(needed_bytes),
+                available_bytes,
+            })),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The object that stands in the way of a publish.
+    fn stored_object(
+        &self,
+        name: &WalFileName,
+        key: ObjectKey,
+        location: String,
+    ) -> Result<StoredObject, PushError> {
+        let meta = self.store.stat(&key)?;
+        let (_, encoding) = crate::codec::Encoding::split(key.file_name());
+        Ok(StoredObject {
+            name: *name,
+            key,
+            location,
+            encoding,
+            // Deleted meanwhile: the comparison will find that out.
+            stored_bytes: meta.map_or(0, |meta| meta.size),
+        })
+    }
+
+    fn lsn_at(&self, name: &WalFileName, offset_bytes: u64) -> Option<Lsn> {
+        match name {
+            WalFileName::Segment(segment) | WalFileName::Partial(segment) => segment
+                .start(self.cluster.segment_size)
+                .ok()?
+                .checked_add(offset_bytes),
+            WalFileName::History(_) | WalFileName::Backup { .. } => None,
+        }
+    }
+}
+
+fn source_error(source: &dyn WalSource, error: io::Error) -> PushError {
+    PushError::Source {
+        origin: source.origin(),
+        source: error,
+    }
+}
+
+/// Encodes the source into `sink`: first `buffer[..head_bytes]`, then what is
+/// left to read.
+fn encode(
+    source: &mut dyn WalSource,
+    buffer: &mut [u8],
+    head_bytes: usize,
+    codec: Codec,
+    sink: &mut dyn io::Write,
+    location: &str,
+) -> Result<(), PushError> {
+    let failed = |origin: String| {
+        move |error| match error {
+            EncodeError::Sink(e) => {
+                PushError::Store(StoreError::from_io(e, Operation::Write, location))
+            }
+            source => PushError::Encode { origin, source },
+        }
+    };
+    let expected_bytes = source.content_bytes();
+    let mut encoder = Encoder::new(codec, expected_bytes).map_err(failed(source.origin()))?;
+    let mut read_bytes = 0_u64;
+    let mut length = head_bytes;
+    while length > 0 {
+        read_bytes = read_bytes.saturating_add(to_u64(length));
+        if read_bytes > expected_bytes {
+            break;
+        }
+        encoder
+            .write(buffer.get(..length).unwrap_or(&[]), sink)
+            .map_err(failed(source.origin()))?;
+        length = read_full(source, buffer).map_err(|e| source_error(source, e))?;
+    }
+    if read_bytes != expected_bytes {
+        return Err(PushError::SourceChanged {
+            origin: source.origin(),
+            expected_bytes,
+            found_bytes: read_bytes,
+        });
+    }
+    encoder.finish(sink).map_err(failed(source.origin()))
+}
+
+/// Size of the encoded source; `None` if that cannot be found out.
+fn measure(source: &mut dyn WalSource, buffer: &mut [u8], codec: Codec) -> Option<u64> {
+    source.rewind().ok()?;
+    let length = read_full(source, buffer).ok()?;
+    let mut sink = Counting {
+        inner: io::sink(),
+        bytes: 0,
+    };
+    encode(source, buffer, length, codec, &mut sink, "").ok()?;
+    Some(sink.bytes)
+}
+
+/// Counts what passes through.
+struct Counting<W> {
+    inner: W,
+    bytes: u64,
+}
+
+impl<W: io::Write> io::Write for Counting<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.inner.write(bytes)?;
+        self.bytes = self.bytes.saturating_add(to_u64(length));
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
