@@ -2,11 +2,7 @@
 
 use std::error::Error;
 
-/// An error that can say more than its one line.
-pub trait Explain: Error {
-    /// What the DBA can do about it.
-    fn hint(&self) -> Option<String>;
-}
+use crate::Explain;
 
 /// A failure in the three parts of a `PostgreSQL` message.
 ///

@@ -7,6 +7,7 @@
 //! `PostgreSQL` understands.
 
 mod exit;
+mod explain;
 mod failure;
 mod message;
 mod point_in_time;
@@ -15,7 +16,8 @@ mod quantity;
 mod settings;
 
 pub use exit::{Exit, guard};
-pub use failure::{Explain, Failure};
+pub use explain::Explain;
+pub use failure::Failure;
 pub use message::{Console, Severity};
 pub use point_in_time::{ParseTimeError, PointInTime};
 pub use progress::Progress;

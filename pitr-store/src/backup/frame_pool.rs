@@ -25,12 +25,6 @@ pub struct FramePool {
     level: i32,
 }
 
-/// Most threads of a pool that nobody gave a number.
-const MOST_THREADS: NonZeroUsize = match NonZeroUsize::new(16) {
-    Some(threads) => threads,
-    None => NonZeroUsize::MIN,
-};
-
 #[derive(Debug)]
 struct Job {
     raw: Vec<u8>,
@@ -72,14 +66,13 @@ impl FramePool {
     }
 
     /// As [`FramePool::new`], with a thread for each processor that this
-    /// process may use, but no more than 16: sixteen threads outrun any disk
-    /// and network at the default level, and every thread costs memory.
+    /// process may use.
     ///
     /// # Errors
     /// As [`FramePool::new`].
     pub fn with_all_processors(level: i32) -> io::Result<Self> {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        Self::new(threads.min(MOST_THREADS), level)
+        Self::new(threads, level)
     }
 
     /// Number of worker threads.

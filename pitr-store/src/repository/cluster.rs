@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pitr_core::{PostgresMajor, SystemIdentifier, WalSegmentSize};
 
 use super::document::ClusterDocument;
+use crate::backup::BackupCatalog;
 use crate::key::ObjectKey;
 use crate::store::Store;
 use crate::wal::WalArchive;
@@ -64,5 +65,12 @@ impl Cluster {
     /// The cluster's write-ahead log.
     pub fn wal(&self) -> WalArchive {
         WalArchive::new(Arc::clone(&self.store), &self.folder, self.identity())
+    }
+
+    /// Its base backups.
+    #[must_use]
+    pub fn backups(&self) -> BackupCatalog {
+        let folder = ObjectKey::of_layout(format!("{}/backups", self.folder));
+        BackupCatalog::new(Arc::clone(&self.store), folder)
     }
 }

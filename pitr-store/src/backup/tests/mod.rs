@@ -1,9 +1,5 @@
 //! Base backups written and read on a real store, with real tar archives.
 
-mod catalog;
-mod damage;
-mod hand;
-mod memory;
 mod round_trip;
 
 use std::collections::BTreeMap;
