@@ -1,5 +1,49 @@
-//! archive_command, base backups, listing: the writing side of a pitr repository.
+//! `archive_command`, base backups, listing: the writing side of a pitr repository.
 
 mod arguments;
+mod init;
+mod push;
+mod repository;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use pitr_console::{Console, Exit, Failure, Settings, guard};
+
+use arguments::{Arguments, Verb};
+
+fn main() -> ExitCode {
+    // a panic exits with 101, which is no number that this command says
+    guard(Exit::Failed, run).into()
+}
+
+fn run() -> Exit {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() {
+                Exit::WrongUsage
+            } else {
+                Exit::Done
+            };
+        }
+    };
+    let console = Console::new();
+    match carry_out(arguments, console) {
+        Ok(()) => Exit::Done,
+        Err(failure) => {
+            console.fail(&failure);
+            Exit::Failed
+        }
+    }
+}
+
+fn carry_out(arguments: Arguments, console: Console) -> Result<(), Failure> {
+    let settings = Settings::load(&arguments.repository)?;
+    match &arguments.verb {
+        None => push::push(&arguments.push, &settings, console),
+        Some(Verb::Init(init)) => init::init(init, &settings, console),
+        Some(_) => Err(Failure::new("not there yet")),
+    }
+}

@@ -1,0 +1,125 @@
+//! `pitr-archive %p %f`: archives one file.
+//!
+//! The steps in order: the name, the file, what it says of itself, the
+//! repository's cluster, and then one publish. Nothing is written before all
+//! the checks have passed.
+
+use std::path::Path;
+
+use pitr_console::{Console, Failure, Settings};
+use pitr_core::WalFileName;
+use pitr_postgres::DataDirectory;
+use pitr_store::wal::{Pushed, WalFile, WalSource, identify};
+use pitr_store::{Cluster, ClusterIdentity, Repository};
+
+use crate::arguments::PushArguments;
+use crate::repository;
+
+/// What is read of a file to learn whose it is: more than the long page
+/// header's 40 bytes, and one page of the smallest size.
+const FIRST_BYTES: usize = 1024;
+
+pub(crate) fn push(
+    arguments: &PushArguments,
+    settings: &Settings,
+    console: Console,
+) -> Result<(), Failure> {
+    let (Some(path), Some(name)) = (&arguments.path, &arguments.name) else {
+        return Err(Failure::new("both %p and %f are needed")
+            .with_hint("archive_command = 'pitr-archive %p %f'"));
+    };
+    let name = wal_file_name(name)?;
+    let codec = repository::codec(arguments.compression.as_deref(), settings)?;
+    let mut source = open(path)?;
+    let repository = repository::open(settings)?;
+    let cluster = match name {
+        WalFileName::Segment(_) | WalFileName::Partial(_) => {
+            repository.claim(&identity_of_segment(&name, &mut source)?)?
+        }
+        WalFileName::History(_) | WalFileName::Backup { .. } => {
+            cluster_of_text_file(arguments, &name, path, &repository)?
+        }
+    };
+    match cluster.wal().push(&name, &mut source, codec)? {
+        Pushed::Stored(_) => {}
+        Pushed::AlreadyPresent(_) => console.log(format!(
+            "\"{name}\" is in the repository already, with the same content"
+        )),
+    }
+    Ok(())
+}
+
+fn wal_file_name(name: &str) -> Result<WalFileName, Failure> {
+    Ok(name.parse::<WalFileName>()?)
+}
+
+fn open(path: &Path) -> Result<WalFile, Failure> {
+    WalFile::open(path).map_err(|error| {
+        let place = std::env::current_dir().map_or_else(
+            |_| String::new(),
+            |here| format!(" (working directory {})", here.display()),
+        );
+        let relative = if path.is_relative() { &place } else { "" };
+        Failure::new(format!("could not open \"{}\"{relative}", path.display()))
+            .with_detail(error.to_string())
+            .with_hint(
+                "In archive_command %p is the path of the file, relative to the data directory, \
+                 and %f its name.",
+            )
+    })
+}
+
+/// Whose segment it is, by its own first page.
+fn identity_of_segment(
+    name: &WalFileName,
+    source: &mut WalFile,
+) -> Result<ClusterIdentity, Failure> {
+    let unreadable = |error: std::io::Error, origin: String| {
+        Failure::new(format!("could not read \"{origin}\"")).with_detail(error.to_string())
+    };
+    let mut first = [0; FIRST_BYTES];
+    let mut filled = 0;
+    while filled < FIRST_BYTES {
+        match source.read(&mut first[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(unreadable(error, source.origin())),
+        }
+    }
+    source
+        .rewind()
+        .map_err(|error| unreadable(error, source.origin()))?;
+    Ok(identify(name, &first[..filled], source.content_bytes())?.cluster)
+}
+
+/// Whose history or backup history file it is: these are plain text and do not
+/// say so. The data directory that they lie in does, else the user, else there
+/// is only one cluster that it can be.
+fn cluster_of_text_file(
+    arguments: &PushArguments,
+    name: &WalFileName,
+    path: &Path,
+    repository: &Repository,
+) -> Result<Cluster, Failure> {
+    if let Some(text) = &arguments.system_identifier {
+        let named = repository::system_identifier(text)?;
+        return repository::cluster(repository, Some(named));
+    }
+    let near = DataDirectory::above_wal_file(path).map(|data| data.control_file());
+    match near {
+        Some(Ok(control)) => Ok(repository.claim(&ClusterIdentity {
+            system_identifier: control.system_identifier,
+            major: control.major,
+            segment_size: control.wal_segment_size,
+        })?),
+        Some(Err(error)) if !error.is_absence() => {
+            Err(Failure::from_error(&error).with_hint_of(error.hint()))
+        }
+        _ => repository::cluster(repository, None).map_err(|failure| {
+            failure.with_hint(format!(
+                "\"{name}\" does not say whose it is: name the cluster with --system-identifier."
+            ))
+        }),
+    }
+}
