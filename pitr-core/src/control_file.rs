@@ -1,19 +1,29 @@
 //! `global/pg_control`: the state of a cluster in one block.
 
+pub(crate) mod checkpoint;
+pub(crate) mod cluster_state;
+mod field;
+
 use nom::bytes::complete::take;
 use nom::number::complete::{le_i32, le_i64, le_u8, le_u32, le_u64};
 use nom::{IResult, Parser};
 
+use crate::control_file::checkpoint::{Checkpoint, checkpoint_fields};
+use crate::control_file::cluster_state::ClusterState;
+use crate::control_file::field::{boolean, field, page_size, setting, time, wal_level as level};
 use crate::lsn::Lsn;
 use crate::postgres_major::PostgresMajor;
 use crate::required_settings::RequiredSettings;
 use crate::system_identifier::SystemIdentifier;
 use crate::timeline::id::TimelineId;
 use crate::timestamp::Timestamp;
+use crate::wal::level::WalLevel;
 use crate::wal::segment_size::WalSegmentSize;
 
-/// What `global/pg_control` says, of PostgreSQL 13 to 18, written on a little-endian 64-bit machine.
+/// What `global/pg_control` says, written on a little-endian 64-bit machine.
 ///
+/// Of PostgreSQL 13 to 18, and of the fourth beta of 19: another 19 with
+/// another layout has another catalog version, and is refused.
 /// Its CRC was right, and every field has a value that a server writes.
 ///
 /// Source: `ControlFileData`, src/include/catalog/pg_control.h.
@@ -21,7 +31,7 @@ use crate::wal::segment_size::WalSegmentSize;
 pub struct ControlFile {
     /// The cluster.
     pub system_identifier: SystemIdentifier,
-    /// Layout of this file: 1300 for PostgreSQL 13 to 16, 1700, 1800.
+    /// Layout of this file: 1300 for PostgreSQL 13 to 16, then 1700, 1800, 1905.
     pub control_version: u32,
     /// Version of the system catalogs, as in 202209061; tells the major versions apart.
     pub catalog_version: u32,
@@ -67,123 +77,25 @@ pub struct ControlFile {
     pub data_checksum_version: u32,
 }
 
-/// What a checkpoint's record says.
-///
-/// Source: `CheckPoint`, src/include/catalog/pg_control.h.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checkpoint {
-    /// Where replay must begin to recover from this checkpoint.
-    pub redo: Lsn,
-    /// Timeline of the checkpoint.
-    pub timeline: TimelineId,
-    /// Timeline before it, where this checkpoint began a new one; the same otherwise.
-    pub previous_timeline: TimelineId,
-    /// `full_page_writes`.
-    pub full_page_writes: bool,
-    /// `wal_level`; not recorded before 17.
-    pub wal_level: Option<WalLevel>,
-    /// Next transaction, with its epoch in the high half.
-    pub next_xid: u64,
-    /// Next object identifier.
-    pub next_oid: u32,
-    /// Next multixact.
-    pub next_multi: u32,
-    /// Next offset among the members of multixacts.
-    pub next_multi_offset: u32,
-    /// Oldest transaction that any table may still speak of.
-    pub oldest_xid: u32,
-    /// Database with that transaction.
-    pub oldest_xid_database: u32,
-    /// Oldest multixact that any table may still speak of.
-    pub oldest_multi: u32,
-    /// Database with that multixact.
-    pub oldest_multi_database: u32,
-    /// When the checkpoint was made; whole seconds.
-    pub time: Timestamp,
-    /// Oldest transaction with a commit time; zero for none.
-    pub oldest_commit_timestamp_xid: u32,
-    /// Newest transaction with a commit time; zero for none.
-    pub newest_commit_timestamp_xid: u32,
-    /// Oldest transaction running; zero for none or unknown.
-    pub oldest_active_xid: u32,
-}
-
-/// What a server was doing when it last wrote its control file.
-///
-/// Source: `DBState`, src/include/catalog/pg_control.h.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClusterState {
-    /// Being made by `initdb`.
-    Startup,
-    /// Shut down cleanly.
-    ShutDown,
-    /// Shut down cleanly while in recovery.
-    ShutDownInRecovery,
-    /// In the act of shutting down.
-    ShuttingDown,
-    /// In crash recovery.
-    InCrashRecovery,
-    /// In archive recovery, or following as a standby.
-    InArchiveRecovery,
-    /// Running.
-    InProduction,
-}
-
-impl ClusterState {
-    /// The words of `pg_controldata`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            ClusterState::Startup => "starting up",
-            ClusterState::ShutDown => "shut down",
-            ClusterState::ShutDownInRecovery => "shut down in recovery",
-            ClusterState::ShuttingDown => "shutting down",
-            ClusterState::InCrashRecovery => "in crash recovery",
-            ClusterState::InArchiveRecovery => "in archive recovery",
-            ClusterState::InProduction => "in production",
-        }
-    }
-}
-
-/// How much a server writes into its log.
-///
-/// Source: `WalLevel`, src/include/access/xlog.h.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum WalLevel {
-    /// Enough for crash recovery alone: such WAL cannot be archived or recovered across.
-    Minimal,
-    /// Enough for archiving and standbys.
-    Replica,
-    /// Enough for logical decoding as well.
-    Logical,
-}
-
-impl WalLevel {
-    /// The word of `postgresql.conf`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            WalLevel::Minimal => "minimal",
-            WalLevel::Replica => "replica",
-            WalLevel::Logical => "logical",
-        }
-    }
-
-    fn from_number(number: i32) -> Option<Self> {
-        [WalLevel::Minimal, WalLevel::Replica, WalLevel::Logical]
-            .get(usize::try_from(number).ok()?)
-            .copied()
-    }
-}
-
 /// Position of the CRC, which covers every byte before it.
 const fn crc_offset(major: PostgresMajor) -> usize {
-    if major.get() < 18 { 288 } else { 292 }
+    match major.get() {
+        ..=17 => 288,
+        18 => 292,
+        _ => 308,
+    }
 }
 
 /// `(first major, last major, PG_CONTROL_VERSION)` of the layouts read here.
-const LAYOUTS: [(u16, u16, u32); 3] = [(13, 16, 1300), (17, 17, 1700), (18, 18, 1800)];
+const LAYOUTS: [(u16, u16, u32); 4] = [
+    (13, 16, 1300),
+    (17, 17, 1700),
+    (18, 18, 1800),
+    (19, 19, 1905),
+];
 
 impl ControlFile {
-    /// Bytes in the file; only the first 292 (18: 296) are used.
+    /// Bytes in the file; only the first 292 (18: 296, 19: 312) are used.
     ///
     /// Source: `PG_CONTROL_FILE_SIZE`, src/include/catalog/pg_control.h.
     pub const FILE_LEN: usize = 8192;
@@ -289,10 +201,13 @@ fn fields(
     let (input, required) = (le_i32, le_i32, le_i32, le_i32, le_i32).parse(input)?;
     let (input, (track_commit_timestamp, _, _max_align, _float_format)) =
         (le_u8, take(3usize), le_u32, le_u64).parse(input)?;
-    let (input, (block_size, relation_segment_blocks, wal_block_size, wal_segment_size)) =
-        (le_u32, le_u32, le_u32, le_u32).parse(input)?;
-    // nameDataLen, indexMaxKeys, toast_max_chunk_size, loblksize, float8ByVal
-    let (input, (_, data_checksum_version)) = (take(20usize), le_u32).parse(input)?;
+    let (input, (block_size, relation_segment_blocks)) = (le_u32, le_u32).parse(input)?;
+    // 19: slru_pages_per_segment
+    let (input, _) = take(if major.get() < 19 { 0usize } else { 4 }).parse(input)?;
+    let (input, (wal_block_size, wal_segment_size)) = (le_u32, le_u32).parse(input)?;
+    // nameDataLen, indexMaxKeys, toast_max_chunk_size, loblksize, float8ByVal; 19: data_checksum_version_init
+    let (input, _) = take(if major.get() < 19 { 20usize } else { 24 }).parse(input)?;
+    let (input, data_checksum_version) = le_u32(input)?;
 
     let checked = || -> Result<ControlFile, ControlFileError> {
         Ok(ControlFile {
@@ -300,7 +215,7 @@ fn fields(
             control_version,
             catalog_version,
             major,
-            state: cluster_state(state)?,
+            state: ClusterState::from_number(state).ok_or(field("state", state))?,
             updated: time("time", updated)?,
             checkpoint: Lsn::new(checkpoint),
             checkpoint_copy: checkpoint_copy?,
@@ -331,100 +246,6 @@ fn fields(
     Ok((input, checked()))
 }
 
-fn checkpoint_fields(
-    input: &[u8],
-    major: PostgresMajor,
-) -> IResult<&[u8], Result<Checkpoint, ControlFileError>> {
-    // up to 16, the bytes of wal_level are padding
-    let (input, (redo, timeline, previous_timeline, full_page_writes, _, wal_level)) =
-        (le_u64, le_u32, le_u32, le_u8, take(3usize), le_i32).parse(input)?;
-    let (input, (next_xid, next_oid, next_multi, next_multi_offset)) =
-        (le_u64, le_u32, le_u32, le_u32).parse(input)?;
-    let (input, (oldest_xid, oldest_xid_database, oldest_multi, oldest_multi_database, _)) =
-        (le_u32, le_u32, le_u32, le_u32, take(4usize)).parse(input)?;
-    let (
-        input,
-        (at, oldest_commit_timestamp_xid, newest_commit_timestamp_xid, oldest_active_xid, _),
-    ) = (le_i64, le_u32, le_u32, le_u32, take(4usize)).parse(input)?;
-
-    let checked = || -> Result<Checkpoint, ControlFileError> {
-        Ok(Checkpoint {
-            redo: Lsn::new(redo),
-            timeline: TimelineId::new(timeline).ok_or(field("ThisTimeLineID", timeline))?,
-            previous_timeline: TimelineId::new(previous_timeline)
-                .ok_or(field("PrevTimeLineID", previous_timeline))?,
-            full_page_writes: boolean("fullPageWrites", full_page_writes)?,
-            wal_level: if major.get() < 17 {
-                None
-            } else {
-                Some(level(wal_level)?)
-            },
-            next_xid,
-            next_oid,
-            next_multi,
-            next_multi_offset,
-            oldest_xid,
-            oldest_xid_database,
-            oldest_multi,
-            oldest_multi_database,
-            time: time("checkpoint time", at)?,
-            oldest_commit_timestamp_xid,
-            newest_commit_timestamp_xid,
-            oldest_active_xid,
-        })
-    };
-    Ok((input, checked()))
-}
-
-fn field(field: &'static str, value: impl Into<i64>) -> ControlFileError {
-    ControlFileError::Field {
-        field,
-        value: value.into(),
-    }
-}
-
-fn cluster_state(number: u32) -> Result<ClusterState, ControlFileError> {
-    Ok(match number {
-        0 => ClusterState::Startup,
-        1 => ClusterState::ShutDown,
-        2 => ClusterState::ShutDownInRecovery,
-        3 => ClusterState::ShuttingDown,
-        4 => ClusterState::InCrashRecovery,
-        5 => ClusterState::InArchiveRecovery,
-        6 => ClusterState::InProduction,
-        _ => return Err(field("state", number)),
-    })
-}
-
-fn level(number: i32) -> Result<WalLevel, ControlFileError> {
-    WalLevel::from_number(number).ok_or(field("wal_level", number))
-}
-
-fn boolean(name: &'static str, byte: u8) -> Result<bool, ControlFileError> {
-    match byte {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(field(name, byte)),
-    }
-}
-
-fn setting(name: &'static str, number: i32) -> Result<u32, ControlFileError> {
-    u32::try_from(number).map_err(|_| field(name, number))
-}
-
-fn page_size(name: &'static str, bytes: u32) -> Result<u32, ControlFileError> {
-    let possible = bytes.is_power_of_two() && (1 << 10..=1 << 16).contains(&bytes);
-    if possible {
-        Ok(bytes)
-    } else {
-        Err(field(name, bytes))
-    }
-}
-
-fn time(name: &'static str, unix_seconds: i64) -> Result<Timestamp, ControlFileError> {
-    Timestamp::from_unix_seconds(unix_seconds).ok_or(field(name, unix_seconds))
-}
-
 /// Why bytes are not a control file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ControlFileError {
@@ -439,7 +260,7 @@ pub enum ControlFileError {
     /// A layout that is not known here, or no control file at all.
     #[error(
         "pg_control has version {control_version} and catalog version {catalog_version}: \
-         not those of PostgreSQL 13 to 18"
+         not those of PostgreSQL 13 to 19"
     )]
     UnknownVersion {
         /// Layout of the file, as it stands there.
@@ -491,17 +312,28 @@ mod tests {
 
     use super::*;
 
-    /// A made-up control file with each field at the offset of the fact sheet, its CRC right.
+    /// A made-up control file with each field at its offset in PostgreSQL's struct, its CRC right.
     fn control(major: u16) -> Vec<u8> {
         let mut bytes = vec![0; ControlFile::FILE_LEN];
+        // 19 has more fields in between
+        let moved = |offset: usize| match offset {
+            ..64 => offset,
+            _ if major < 19 => offset,
+            84..104 => offset + 12,
+            64..224 => offset + 8,
+            224..252 => offset + 12,
+            _ => offset + 16,
+        };
         let mut put = |offset: usize, value: &[u8]| {
-            bytes[offset..offset + value.len()].copy_from_slice(value)
+            let offset = moved(offset);
+            bytes[offset..offset + value.len()].copy_from_slice(value);
         };
         let (control_version, catalog_version): (u32, u32) = match major {
             13 => (1300, 202_007_201),
             15 => (1300, 202_209_061),
             17 => (1700, 202_406_281),
-            _ => (1800, 202_506_291),
+            18 => (1800, 202_506_291),
+            _ => (1905, 202_609_165),
         };
         put(0, &7_574_012_345_678_901_235u64.to_le_bytes());
         put(8, &control_version.to_le_bytes());
@@ -516,6 +348,10 @@ mod tests {
         put(60, &2i32.to_le_bytes());
         put(64, &((1u64 << 32) | 779).to_le_bytes());
         put(72, &24576u32.to_le_bytes());
+        put(76, &5u32.to_le_bytes());
+        put(80, &7u32.to_le_bytes());
+        put(84, &716u32.to_le_bytes());
+        put(96, &4u32.to_le_bytes());
         put(104, &1_795_159_499i64.to_le_bytes());
         put(120, &778u32.to_le_bytes());
         put(136, &0x600_0000u64.to_le_bytes());
@@ -536,14 +372,18 @@ mod tests {
     }
 
     fn seal(bytes: &mut [u8], major: u16) {
-        let offset = if major < 18 { 288 } else { 292 };
+        let offset = match major {
+            ..=17 => 288,
+            18 => 292,
+            _ => 308,
+        };
         let crc = crc32c::crc32c(&bytes[..offset]);
         bytes[offset..offset + 4].copy_from_slice(&crc.to_le_bytes());
     }
 
     #[test]
     fn each_field_stands_where_the_server_puts_it() {
-        for major in [13, 15, 17, 18] {
+        for major in [13, 15, 17, 18, 19] {
             let control = ControlFile::parse(&control(major)).unwrap();
             assert_eq!(control.major.get(), major);
             assert_eq!(control.system_identifier.get(), 7_574_012_345_678_901_235);
@@ -560,6 +400,10 @@ mod tests {
             );
             assert_eq!(control.checkpoint_copy.next_xid, (1 << 32) | 779);
             assert_eq!(control.checkpoint_copy.next_oid, 24576);
+            assert_eq!(control.checkpoint_copy.next_multi, 5);
+            assert_eq!(control.checkpoint_copy.next_multi_offset, 7);
+            assert_eq!(control.checkpoint_copy.oldest_xid, 716);
+            assert_eq!(control.checkpoint_copy.oldest_multi_database, 4);
             assert_eq!(control.checkpoint_copy.oldest_active_xid, 778);
             assert_eq!(control.min_recovery_point.to_string(), "0/6000000");
             assert_eq!(control.min_recovery_timeline, TimelineId::new(3));
@@ -600,7 +444,7 @@ mod tests {
 
     #[test]
     fn only_the_bytes_up_to_the_crc_are_needed() {
-        for (major, needed) in [(15, 292), (18, 296)] {
+        for (major, needed) in [(15, 292), (18, 296), (19, 312)] {
             let bytes = control(major);
             assert!(ControlFile::parse(&bytes[..needed]).is_ok());
             for len in [0, 8, 15, 16, 17, needed - 5, needed - 4, needed - 1] {
@@ -618,7 +462,7 @@ mod tests {
     #[test]
     fn other_versions_and_machines_are_refused() {
         let mut later = control(18);
-        later[12..16].copy_from_slice(&202_609_165u32.to_le_bytes());
+        later[12..16].copy_from_slice(&202_609_166u32.to_le_bytes());
         assert!(matches!(
             ControlFile::parse(&later),
             Err(ControlFileError::UnknownVersion { .. })
@@ -661,7 +505,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(offset in 0usize..296, change: Vec<u8>, major in prop::sample::select(vec![13u16, 15, 17, 18])) {
+        fn no_bytes_panic(offset in 0usize..312, change: Vec<u8>, major in prop::sample::select(vec![13u16, 15, 17, 18, 19])) {
             let mut bytes = control(major);
             for (byte, change) in bytes.iter_mut().skip(offset).zip(change) {
                 *byte = change;

@@ -34,7 +34,9 @@ mod wal;
 
 pub use backup_label::{BackupFrom, BackupLabel, BackupLabelError, BackupMethod, IncrementalFrom};
 pub use backup_manifest::{BackupManifest, BackupManifestError, WalRange};
-pub use control_file::{Checkpoint, ClusterState, ControlFile, ControlFileError, WalLevel};
+pub use control_file::checkpoint::Checkpoint;
+pub use control_file::cluster_state::ClusterState;
+pub use control_file::{ControlFile, ControlFileError};
 pub use lsn::{Lsn, ParseLsnError};
 pub use manifest_file::{ChecksumAlgorithm, FileChecksum, ManifestFile, ManifestFileError};
 pub use postgres_major::PostgresMajor;
@@ -52,6 +54,7 @@ pub use timeline::placement::SegmentPlacement;
 pub use timestamp::{ParseTimestampError, Timestamp};
 pub use transaction_id::{ParseTransactionIdError, TransactionId};
 pub use wal::file_name::{WalFileName, WalFileNameError};
+pub use wal::level::WalLevel;
 pub use wal::page_header::{LongHeader, PageHeader, PageHeaderError};
 pub use wal::segment_name::SegmentName;
 pub use wal::segment_number::SegmentNumber;

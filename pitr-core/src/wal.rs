@@ -1,6 +1,7 @@
 //! The write-ahead log as files and pages.
 
 pub(crate) mod file_name;
+pub(crate) mod level;
 pub(crate) mod page_header;
 pub(crate) mod segment_name;
 pub(crate) mod segment_number;
