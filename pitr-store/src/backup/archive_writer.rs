@@ -31,7 +31,7 @@ impl<'a> ArchiveWriter<'a> {
             archive,
             part: None,
             parts: 0,
-            rules: MemberRules::default(),
+            rules: MemberRules::new(archive),
         }
     }
 
@@ -45,7 +45,7 @@ impl<'a> ArchiveWriter<'a> {
     pub fn append_tar(&mut self, tar: impl Read) -> Result<(), BackupWriteError> {
         let archive = self.archive;
         let failed = |source| BackupWriteError::Tar { archive, source };
-        let mut tar = TarReader::new(tar, EndBlocks::Optional);
+        let mut tar = TarReader::new(tar, archive, EndBlocks::Optional);
         while let Some(read) = tar.next_with_blocks().map_err(failed)? {
             let (member, blocks) = (&read.member, &read.blocks);
             self.append(member, blocks, &mut tar.data())

@@ -73,7 +73,7 @@ impl BackupCatalog {
             match self.get(label) {
                 Ok(Some(info)) => listing.backups.push(info),
                 Ok(None) => {}
-                Err(error @ BackupReadError::Document { .. }) => {
+                Err(error) if error.is_of_one_document() => {
                     listing.damaged.push(DamagedBackup { label, error });
                 }
                 Err(error) => return Err(error),

@@ -25,6 +25,12 @@ pub struct FramePool {
     level: i32,
 }
 
+/// Most threads of a pool that nobody gave a number.
+const MOST_THREADS: NonZeroUsize = match NonZeroUsize::new(16) {
+    Some(threads) => threads,
+    None => NonZeroUsize::MIN,
+};
+
 #[derive(Debug)]
 struct Job {
     raw: Vec<u8>,
@@ -66,13 +72,14 @@ impl FramePool {
     }
 
     /// As [`FramePool::new`], with a thread for each processor that this
-    /// process may use.
+    /// process may use, but no more than 16: sixteen threads outrun any disk
+    /// and network at the default level, and every thread costs memory.
     ///
     /// # Errors
     /// As [`FramePool::new`].
     pub fn with_all_processors(level: i32) -> io::Result<Self> {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        Self::new(threads, level)
+        Self::new(threads.min(MOST_THREADS), level)
     }
 
     /// Number of worker threads.

@@ -37,7 +37,7 @@ pub struct PartIndex {
 }
 
 /// Where every regular file of a base backup lies, checked for contradictions.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct BackupIndex {
     parts: Vec<PartIndex>,
     /// Part and entry of each file, sorted by path.
@@ -159,6 +159,26 @@ impl BackupIndex {
         Some((part.name, entry))
     }
 
+    /// The files below `folder`, in the order of their paths.
+    pub fn below<'a>(
+        &'a self,
+        folder: &MemberPath,
+    ) -> impl Iterator<Item = (PartName, &'a IndexEntry)> {
+        let mut prefix = folder.as_bytes().to_vec();
+        if !folder.is_root() {
+            prefix.push(b'/');
+        }
+        let first = self.by_path.partition_point(|place| {
+            self.path_of(*place)
+                .is_some_and(|path| path.as_bytes() < prefix.as_slice())
+        });
+        let rest = self.by_path.get(first..).unwrap_or_default();
+        rest.iter()
+            .map_while(|place| self.entry_of(*place))
+            .take_while(move |(_, entry)| entry.path.as_bytes().starts_with(&prefix))
+            .map(|(part, entry)| (part.name, entry))
+    }
+
     /// All files, in the order of the parts and of their tars.
     pub fn files(&self) -> impl Iterator<Item = (PartName, &IndexEntry)> {
         self.parts
@@ -185,6 +205,16 @@ impl BackupIndex {
 
     fn path_of(&self, place: (u32, u32)) -> Option<&MemberPath> {
         self.entry_of(place).map(|(_, entry)| &entry.path)
+    }
+}
+
+impl std::fmt::Debug for BackupIndex {
+    /// In short: an index can have hundreds of thousands of files.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BackupIndex")
+            .field("parts", &self.parts.len())
+            .field("files", &self.len())
+            .finish()
     }
 }
 

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::member::{Member, MemberKind};
 use super::member_path::{MemberPath, parse_oid};
+use super::part_name::Archive;
 
 /// A member that no base backup has.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -32,16 +33,26 @@ pub enum RuleError {
 
 /// Holds the members of one archive to the rules, in their order.
 ///
-/// A link is only ever `pg_tblspc/<oid>`, and nothing lies below one: so no
-/// archive can write outside of the folder that it is unpacked into.
-#[derive(Debug, Default)]
+/// A link is only ever `pg_tblspc/<oid>` of the data directory, and nothing
+/// lies below one: so no archive can write outside of the folder that it is
+/// unpacked into.
+#[derive(Debug)]
 pub(super) struct MemberRules {
+    archive: Archive,
     links: HashSet<u32>,
     /// Tablespaces that are directories here (`allow_in_place_tablespaces`).
     directories: HashSet<u32>,
 }
 
 impl MemberRules {
+    pub(super) fn new(archive: Archive) -> Self {
+        Self {
+            archive,
+            links: HashSet::new(),
+            directories: HashSet::new(),
+        }
+    }
+
     pub(super) fn check(&mut self, member: &Member) -> Result<(), RuleError> {
         let path = || member.path.to_string();
         let no_data = member.kind != MemberKind::File && member.size != 0;
@@ -50,7 +61,8 @@ impl MemberRules {
             return Err(RuleError::UnexpectedData { path: path() });
         }
         if let MemberKind::Symlink { .. } = member.kind {
-            let Some(oid) = member.path.tablespace_link() else {
+            let link = member.path.tablespace_link();
+            let Some(oid) = link.filter(|_| self.archive == Archive::Base) else {
                 return Err(RuleError::UnexpectedLink { path: path() });
             };
             if self.directories.contains(&oid) {
@@ -100,7 +112,7 @@ mod tests {
 
     #[test]
     fn nothing_is_written_through_a_link() {
-        let mut rules = MemberRules::default();
+        let mut rules = MemberRules::new(Archive::Base);
         rules.check(&member("pg_tblspc/16384", link())).unwrap();
         rules
             .check(&member("pg_tblspc/16385/PG_15/x", MemberKind::File))
@@ -117,5 +129,8 @@ mod tests {
             let error = rules.check(&member(path, link())).unwrap_err();
             assert!(matches!(error, RuleError::UnexpectedLink { .. }), "{path}");
         }
+        let mut rules = MemberRules::new(Archive::Tablespace(16384));
+        let error = rules.check(&member("pg_tblspc/16384", link())).unwrap_err();
+        assert!(matches!(error, RuleError::UnexpectedLink { .. }));
     }
 }

@@ -171,6 +171,15 @@ impl BackupReadError {
         }
     }
 
+    /// Whether it is about one `backup.json`, and says nothing of the store.
+    pub(super) fn is_of_one_document(&self) -> bool {
+        matches!(
+            self,
+            Self::Document { .. }
+                | Self::Store(StoreError::TooLarge { .. } | StoreError::WrongKind { .. })
+        )
+    }
+
     /// Takes the error back out of an [`io::Error`] that a reader of this
     /// module gave. Errors that come from elsewhere, such as the disk that the
     /// data was copied to, are handed back.

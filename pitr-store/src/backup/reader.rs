@@ -9,7 +9,8 @@ use super::info::{BackupInfo, PartInfo};
 use super::label::Label;
 use super::member::{Member, MemberKind};
 use super::member_path::MemberPath;
-use super::part_name::PartName;
+use super::member_rules::RuleError;
+use super::part_name::{Archive, PartName};
 use super::part_reader::{PartPlace, PartReader};
 use super::read_error::{BackupReadError, ManifestDamage, PartDamage};
 use super::seekable_reader::{RangeCursor, RangeSource, SeekableReader};
@@ -125,7 +126,7 @@ impl BackupReader {
     ///
     /// Members come in the order of the archive and keep the rules that a
     /// backup's members have: paths that stay inside, no links but those of
-    /// tablespaces, nothing below a link of the same part. Every file must
+    /// tablespaces, no file below a link. Every file must
     /// agree with the index in path, place and length, and its CRC-32C is
     /// checked when its data has been read; a mismatch comes instead of the
     /// end of the data. What `visit` does not read is read and checked after
@@ -142,14 +143,18 @@ impl BackupReader {
     ) -> Result<(), E> {
         let reader = self.open_part(part)?;
         let place = reader.place().clone();
-        let mut tar = TarReader::new(reader, EndBlocks::Required);
+        let mut tar = TarReader::new(reader, part.archive(), EndBlocks::Required);
         let files = self.index.part(part).map(|index| index.files.as_slice());
         let mut files = files.unwrap_or_default().iter();
         let tar_error = |error| place.tar_error(error);
         while let Some(member) = tar.next_member().map_err(tar_error)? {
             let entry = match member.kind {
                 MemberKind::File => Some(agree(&place, &member, tar.offset(), files.next())?),
-                _ => None,
+                MemberKind::Directory => None,
+                MemberKind::Symlink { .. } => {
+                    self.check_link(&place, &member.path)?;
+                    None
+                }
             };
             let mut data = CheckedData::new(tar.data(), &place, entry);
             visit(&member, &mut data)?;
@@ -221,6 +226,20 @@ impl BackupReader {
             .read_to_end(&mut bytes)
             .map_err(|error| place.io_error(error))?;
         Ok(bytes)
+    }
+
+    /// No file of any part of the data directory may lie below a link.
+    fn check_link(&self, place: &PartPlace, link: &MemberPath) -> Result<(), BackupReadError> {
+        let mut below = self.index.below(link);
+        match below.find(|(part, _)| part.archive() == Archive::Base) {
+            Some((_, file)) => Err(place.damage(PartDamage::Tar(
+                RuleError::ThroughLink {
+                    path: file.path.to_string(),
+                }
+                .into(),
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn find(&self, path: &MemberPath) -> Result<(PartName, &IndexEntry), BackupReadError> {

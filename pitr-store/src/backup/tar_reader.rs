@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::member::{BLOCK_BYTES, Member, MemberKind, padding};
 use super::member_path::{MemberPath, MemberPathError};
 use super::member_rules::{MemberRules, RuleError};
+use super::part_name::Archive;
 
 /// Longest extension (GNU long name, pax header) that is read.
 const MAX_EXTENSION_BYTES: u64 = 64 << 10;
@@ -145,8 +146,8 @@ struct Extension {
 }
 
 impl<R: Read> TarReader<R> {
-    /// Reads from `input`, which starts with the first header.
-    pub fn new(input: R, end_blocks: EndBlocks) -> Self {
+    /// Reads `archive` from `input`, which starts with the first header.
+    pub fn new(input: R, archive: Archive, end_blocks: EndBlocks) -> Self {
         Self {
             input,
             end_blocks,
@@ -154,7 +155,7 @@ impl<R: Read> TarReader<R> {
             remaining: 0,
             current: None,
             ended: false,
-            rules: MemberRules::default(),
+            rules: MemberRules::new(archive),
         }
     }
 

@@ -45,7 +45,7 @@ pub struct BackupOptions {
     pub frame_bytes: u32,
     /// zstd level.
     pub level: i32,
-    /// Compression threads; `None`: one for each processor.
+    /// Compression threads; `None`: one for each processor, at most 16.
     pub threads: Option<NonZeroUsize>,
     /// Files that are kept in memory while they pass, up to 1 MiB each, by
     /// their path in the manifest: see [`BackupWriter::collected`].
@@ -385,6 +385,13 @@ impl BackupWriter {
         // whatever became of it, it must not publish after the removal
         if let Some(publishing) = self.publishing.take() {
             let _ = publishing.join();
+        }
+        // after an error of its publishing the document may be there: a backup
+        // must not lose its parts while it seems to exist
+        let document = self.folder.join(DOCUMENT)?;
+        match self.store.delete(&document) {
+            Err(error) if !error.is_absence() => return Err(error.into()),
+            _ => {}
         }
         self.store.delete_folder(&self.folder)?;
         Ok(())

@@ -1,5 +1,9 @@
 //! Base backups written and read on a real store, with real tar archives.
 
+mod catalog;
+mod damage;
+mod hand;
+mod memory;
 mod round_trip;
 
 use std::collections::BTreeMap;
