@@ -1,0 +1,123 @@
+//! The bytes of a connection: a Unix socket or TCP.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt;
+
+use crate::options::Keepalive;
+
+/// A connected stream.
+pub(crate) enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Stream {
+    /// Connects to a Unix socket, in the file system or (leading `@`) in the abstract namespace.
+    pub(crate) fn unix(path: &Path) -> io::Result<Self> {
+        let stream = match path.as_os_str().as_bytes().strip_prefix(b"@") {
+            Some(name) => UnixStream::connect_addr(
+                &std::os::unix::net::SocketAddr::from_abstract_name(name)?,
+            )?,
+            None => UnixStream::connect(path)?,
+        };
+        Ok(Self::Unix(stream))
+    }
+
+    /// Connects over TCP; what of `keepalive` the system does not take is passed over.
+    pub(crate) fn tcp(
+        address: SocketAddr,
+        deadline: Option<Instant>,
+        keepalive: &Keepalive,
+    ) -> io::Result<Self> {
+        let stream = match deadline {
+            Some(deadline) => TcpStream::connect_timeout(&address, remaining(deadline)?)?,
+            None => TcpStream::connect(address)?,
+        };
+        stream.set_nodelay(true)?;
+        let _ = sockopt::set_socket_keepalive(&stream, keepalive.enabled);
+        if let Some(idle) = keepalive.idle.filter(|_| keepalive.enabled) {
+            let _ = sockopt::set_tcp_keepidle(&stream, idle);
+        }
+        if let Some(interval) = keepalive.interval.filter(|_| keepalive.enabled) {
+            let _ = sockopt::set_tcp_keepintvl(&stream, interval);
+        }
+        if let Some(count) = keepalive.count.filter(|_| keepalive.enabled) {
+            let _ = sockopt::set_tcp_keepcnt(&stream, count);
+        }
+        if let Some(timeout) = keepalive.user_timeout {
+            let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+            let _ = sockopt::set_tcp_user_timeout(&stream, milliseconds);
+        }
+        Ok(Self::Tcp(stream))
+    }
+
+    /// Our own address on a TCP connection.
+    pub(crate) fn client_address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Unix(_) => None,
+            Self::Tcp(stream) => stream.local_addr().ok().map(|address| address.ip()),
+        }
+    }
+
+    /// Reads and writes fail with `WouldBlock` or `TimedOut` from `deadline` on; `None`: never.
+    pub(crate) fn set_deadline(&self, deadline: Option<Instant>) -> io::Result<()> {
+        let limit = deadline.map(remaining).transpose()?;
+        match self {
+            Self::Unix(stream) => {
+                stream.set_read_timeout(limit)?;
+                stream.set_write_timeout(limit)
+            }
+            Self::Tcp(stream) => {
+                stream.set_read_timeout(limit)?;
+                stream.set_write_timeout(limit)
+            }
+        }
+    }
+
+    /// Closes both directions; whoever is reading wakes up.
+    pub(crate) fn shut_down(&mut self) {
+        let _ = match self {
+            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
+        };
+    }
+}
+
+fn remaining(deadline: Instant) -> io::Result<Duration> {
+    deadline
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+        .ok_or_else(|| io::ErrorKind::TimedOut.into())
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.read(buffer),
+            Self::Tcp(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.write(bytes),
+            Self::Tcp(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.flush(),
+            Self::Tcp(stream) => stream.flush(),
+        }
+    }
+}

@@ -1,0 +1,547 @@
+//! A session with a server, and SQL in it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fallible_iterator::FallibleIterator as _;
+use pitr_core::PostgresMajor;
+use postgres_protocol::message::backend::{DataRowBody, Message, RowDescriptionBody};
+use postgres_protocol::message::frontend;
+
+use crate::connect::endpoint::Endpoint;
+use crate::connect::error::{ConnectError, ConnectFailure};
+use crate::connect::{Session, log_in};
+use crate::options::{ConnectOptions, SessionTarget};
+use crate::server_message::ServerMessage;
+use crate::wire::{Wire, WireError};
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// SQL in a database.
+    Sql,
+    /// Physical replication: base backups, WAL, `SHOW`; no SQL. The role needs REPLICATION.
+    Replication,
+}
+
+/// Failure of a query or command.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The server refused or gave up; the connection is usable again.
+    #[error("{message}")]
+    Server {
+        /// In its own words.
+        message: Box<ServerMessage>,
+    },
+    /// The connection is gone.
+    #[error("the connection to the server was lost: {reason}")]
+    Lost {
+        /// What the system said.
+        reason: String,
+    },
+    /// The server said something that does not belong there; the connection is given up.
+    #[error("unexpected answer to {command}: {problem}")]
+    Protocol {
+        /// First word or words of what was asked.
+        command: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The connection was given up earlier: after a loss, or in the middle of a backup.
+    #[error("the connection to the server is closed")]
+    Closed,
+}
+
+impl QueryError {
+    /// The server's own detail.
+    #[must_use]
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Self::Server { message } => message.detail.clone(),
+            _ => None,
+        }
+    }
+
+    /// What can be done about it: the server's own hint, where it gives one.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Server { message } => message.hint.clone(),
+            Self::Lost { .. } => Some("The server's log tells more.".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// SQLSTATE of an error of the server.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Server { message } => Some(&message.code),
+            _ => None,
+        }
+    }
+}
+
+impl From<WireError> for QueryError {
+    fn from(error: WireError) -> Self {
+        Self::Lost {
+            reason: error.to_string(),
+        }
+    }
+}
+
+/// One row of a result, as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    columns: Arc<[String]>,
+    values: Vec<Option<String>>,
+}
+
+impl Row {
+    /// Value of a column by its position from 0; `None` for NULL and beyond the last.
+    #[must_use]
+    pub fn get(&self, position: usize) -> Option<&str> {
+        self.values.get(position)?.as_deref()
+    }
+
+    /// Value of a column by its name; `None` for NULL, and if there is no such column.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&str> {
+        self.get(self.columns.iter().position(|column| column == name)?)
+    }
+
+    /// Names of the columns.
+    #[must_use]
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+}
+
+type NoticeHandler = Box<dyn FnMut(&ServerMessage) + Send>;
+
+/// A session with a server.
+///
+/// Dropped, it says goodbye to the server; in the middle of an answer it hangs
+/// up instead, at which the server ends the session by itself.
+pub struct Connection {
+    wire: Wire,
+    endpoint: Endpoint,
+    mode: Mode,
+    parameters: BTreeMap<String, String>,
+    process_id: i32,
+    early_notices: Vec<ServerMessage>,
+    on_notice: Option<NoticeHandler>,
+    is_idle: bool,
+    is_closed: bool,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("endpoint", &self.endpoint)
+            .field("mode", &self.mode)
+            .field("process_id", &self.process_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A row as it came, for values that need not be UTF-8.
+pub(crate) struct RawRow(pub(crate) Vec<Option<Bytes>>);
+
+impl RawRow {
+    pub(crate) fn text(&self, position: usize) -> Option<&str> {
+        std::str::from_utf8(self.0.get(position)?.as_ref()?).ok()
+    }
+
+    pub(crate) fn bytes(&self, position: usize) -> Option<&Bytes> {
+        self.0.get(position)?.as_ref()
+    }
+}
+
+impl Connection {
+    /// Connects and logs in to the first server of `options` that will have us.
+    ///
+    /// # Errors
+    /// [`ConnectError`] with every server that was tried. After a server
+    /// refused the login, no further one is tried.
+    pub fn connect(options: &ConnectOptions, mode: Mode) -> Result<Self, ConnectError> {
+        log_in(options, mode, |session, target| {
+            let mut connection = Self::over(session, mode);
+            connection.check_target(target)?;
+            Ok(connection)
+        })
+    }
+
+    fn over(session: Session, mode: Mode) -> Self {
+        Self {
+            wire: session.wire,
+            endpoint: session.endpoint,
+            mode,
+            parameters: session.parameters,
+            process_id: session.process_id,
+            early_notices: session.notices,
+            on_notice: None,
+            is_idle: true,
+            is_closed: false,
+        }
+    }
+
+    /// Source: `CONNECTION_CHECK_TARGET`, src/interfaces/libpq/fe-connect.c.
+    fn check_target(&mut self, target: SessionTarget) -> Result<(), ConnectFailure> {
+        // servers from 14 on report both settings of their own accord
+        let mut is_on = |parameter: &str, otherwise: &str| -> Result<bool, ConnectFailure> {
+            if let Some(value) = self.parameter(parameter) {
+                return Ok(value == "on");
+            }
+            let rows = self
+                .query(otherwise)
+                .map_err(|error| ConnectFailure::Protocol(error.to_string()))?;
+            let value = rows.first().and_then(|row| row.get(0));
+            Ok(matches!(value, Some("on" | "t")))
+        };
+        const RECOVERY: &str = "SELECT pg_catalog.pg_is_in_recovery()";
+        let is_met = match target {
+            SessionTarget::Any | SessionTarget::PreferStandby => true,
+            SessionTarget::ReadWrite | SessionTarget::ReadOnly => {
+                let read_only = is_on(
+                    "default_transaction_read_only",
+                    "SHOW transaction_read_only",
+                )? || is_on("in_hot_standby", "SHOW transaction_read_only")?;
+                read_only == (target == SessionTarget::ReadOnly)
+            }
+            SessionTarget::Primary => !is_on("in_hot_standby", RECOVERY)?,
+            SessionTarget::Standby => is_on("in_hot_standby", RECOVERY)?,
+        };
+        if is_met {
+            Ok(())
+        } else {
+            Err(ConnectFailure::WrongSession(target))
+        }
+    }
+
+    /// The server that was reached.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// What the connection is for.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Process of the server that serves this session.
+    #[must_use]
+    pub fn process_id(&self) -> i32 {
+        self.process_id
+    }
+
+    /// A setting that the server reports by itself, as it is now, e.g. `server_version`, `TimeZone`.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(String::as_str)
+    }
+
+    /// Version as the server spells it, e.g. `15.14 (Debian 15.14-0+deb12u1)`.
+    #[must_use]
+    pub fn server_version(&self) -> &str {
+        self.parameter("server_version").unwrap_or_default()
+    }
+
+    /// Version as one number: 150014 for 15.14, 160000 for a beta of 16; 0 if the server did not tell.
+    #[must_use]
+    pub fn server_version_num(&self) -> u32 {
+        version_number(self.server_version())
+    }
+
+    /// Major version, if this project knows it.
+    #[must_use]
+    pub fn major(&self) -> Option<PostgresMajor> {
+        PostgresMajor::from_server_version_num(self.server_version_num())
+    }
+
+    /// Calls `handler` for every warning and notice of the server; first for those of the login.
+    pub fn on_notice(&mut self, mut handler: impl FnMut(&ServerMessage) + Send + 'static) {
+        for notice in self.early_notices.drain(..) {
+            handler(&notice);
+        }
+        self.on_notice = Some(Box::new(handler));
+    }
+
+    /// Runs one or more statements; gives the rows of all of them in order.
+    ///
+    /// Values are in PostgreSQL's text form. All rows are held in memory.
+    /// `COPY` is not for this.
+    ///
+    /// # Errors
+    /// [`QueryError::Server`] for the first statement that fails; those before
+    /// it are undone, unless they ended a transaction themselves.
+    pub fn query(&mut self, sql: &str) -> Result<Vec<Row>, QueryError> {
+        self.begin(sql)?;
+        let mut columns: Arc<[String]> = Arc::new([]);
+        let mut rows = Vec::new();
+        loop {
+            match self.next(sql)? {
+                Message::RowDescription(body) => {
+                    columns = self.keep(sql, column_names(&body))?;
+                }
+                Message::DataRow(body) => {
+                    let raw = self.keep(sql, read_row(&body))?;
+                    let values = raw
+                        .0
+                        .into_iter()
+                        .map(|value| Some(String::from_utf8_lossy(&value?).into_owned()))
+                        .collect();
+                    rows.push(Row {
+                        columns: Arc::clone(&columns),
+                        values,
+                    });
+                }
+                Message::CommandComplete(_) | Message::EmptyQueryResponse => {}
+                Message::ReadyForQuery(_) => {
+                    self.is_idle = true;
+                    return Ok(rows);
+                }
+                _ => return Err(self.give_up(sql, "a message that is no part of a result")),
+            }
+        }
+    }
+
+    /// Value of a setting, by `SHOW`; works on both kinds of connection.
+    ///
+    /// # Errors
+    /// [`QueryError::Server`] if there is no such setting, or it may not be read.
+    pub fn show(&mut self, name: &str) -> Result<String, QueryError> {
+        let sql = format!("SHOW {}", quote_setting(name));
+        let rows = self.query(&sql)?;
+        match rows.first().and_then(|row| row.get(0)) {
+            Some(value) => Ok(value.to_owned()),
+            None => Err(self.give_up(&sql, "no row")),
+        }
+    }
+
+    /// Sends a command whose answer the caller reads with [`Connection::next`].
+    pub(crate) fn begin(&mut self, command: &str) -> Result<(), QueryError> {
+        if self.is_closed || !self.is_idle {
+            return Err(QueryError::Closed);
+        }
+        if command.contains('\0') {
+            return Err(QueryError::Protocol {
+                command: first_word(command),
+                problem: "the command itself holds a zero byte".to_owned(),
+            });
+        }
+        self.is_idle = false;
+        let sent = self.wire.send(|buffer| frontend::query(command, buffer));
+        sent.map_err(|error| {
+            // a server that ended the session has left word of the reason
+            let told = self.next(command);
+            self.close();
+            match told {
+                Err(told @ QueryError::Server { .. }) => told,
+                _ => error.into(),
+            }
+        })
+    }
+
+    /// The next message that matters to an answer. An error of the server
+    /// leaves the connection ready for the next command, where it goes on.
+    pub(crate) fn next(&mut self, command: &str) -> Result<Message, QueryError> {
+        loop {
+            let message = match self.wire.receive() {
+                Ok(message) => message,
+                Err(error) => {
+                    self.close();
+                    return Err(match error {
+                        WireError::TooLong { .. } | WireError::Malformed(_) => {
+                            QueryError::Protocol {
+                                command: first_word(command),
+                                problem: error.to_string(),
+                            }
+                        }
+                        _ => error.into(),
+                    });
+                }
+            };
+            match message {
+                Message::NoticeResponse(body) => {
+                    let notice = self.keep(command, ServerMessage::read(body.fields()))?;
+                    match &mut self.on_notice {
+                        Some(handler) => handler(&notice),
+                        None => self.early_notices.push(notice),
+                    }
+                }
+                Message::ParameterStatus(body) => {
+                    if let (Ok(name), Ok(value)) = (body.name(), body.value()) {
+                        self.parameters.insert(name.to_owned(), value.to_owned());
+                    }
+                }
+                Message::NotificationResponse(_) => {}
+                Message::ErrorResponse(body) => {
+                    let message = self.keep(command, ServerMessage::read(body.fields()))?;
+                    self.wait_until_ready();
+                    return Err(QueryError::Server {
+                        message: Box::new(message),
+                    });
+                }
+                message => return Ok(message),
+            }
+        }
+    }
+
+    /// After an error: reads on until the server is ready, or closes if it has gone (FATAL).
+    fn wait_until_ready(&mut self) {
+        loop {
+            match self.wire.receive() {
+                Ok(Message::ReadyForQuery(_)) => {
+                    self.is_idle = true;
+                    return;
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    self.close();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads the end of an answer that has no more rows, up to the server's readiness.
+    pub(crate) fn finish(&mut self, command: &str) -> Result<(), QueryError> {
+        loop {
+            match self.next(command)? {
+                Message::CommandComplete(_) => {}
+                Message::ReadyForQuery(_) => {
+                    self.is_idle = true;
+                    return Ok(());
+                }
+                _ => return Err(self.give_up(command, "more than was asked for")),
+            }
+        }
+    }
+
+    /// Closes the connection: what the server sends is not understood.
+    pub(crate) fn give_up(&mut self, command: &str, problem: impl Into<String>) -> QueryError {
+        self.close();
+        QueryError::Protocol {
+            command: first_word(command),
+            problem: problem.into(),
+        }
+    }
+
+    /// Passes a value on; where there is none, the connection is closed.
+    pub(crate) fn keep<T>(
+        &mut self,
+        command: &str,
+        result: std::io::Result<T>,
+    ) -> Result<T, QueryError> {
+        result.map_err(|error| self.give_up(command, error.to_string()))
+    }
+
+    /// Closes the connection in the middle of an answer; leaves it open after one.
+    pub(crate) fn close_unless_idle(&mut self) {
+        if !self.is_idle {
+            self.close();
+        }
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.is_closed = true;
+        self.wire.shut_down();
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.is_closed {
+            return;
+        }
+        if self.is_idle {
+            let _ = self.wire.send(|buffer| {
+                frontend::terminate(buffer);
+                Ok(())
+            });
+        }
+        self.wire.shut_down();
+    }
+}
+
+fn column_names(body: &RowDescriptionBody) -> std::io::Result<Arc<[String]>> {
+    let mut names = Vec::new();
+    let mut fields = body.fields();
+    while let Some(field) = fields.next()? {
+        names.push(field.name().to_owned());
+    }
+    Ok(names.into())
+}
+
+pub(crate) fn read_row(body: &DataRowBody) -> std::io::Result<RawRow> {
+    let mut values = Vec::new();
+    let mut ranges = body.ranges();
+    while let Some(range) = ranges.next()? {
+        values.push(range.map(|range| body.buffer_bytes().slice(range)));
+    }
+    Ok(RawRow(values))
+}
+
+/// The first two words: enough to know a command by.
+fn first_word(command: &str) -> String {
+    let words: Vec<&str> = command.split_whitespace().take(2).collect();
+    words.join(" ")
+}
+
+/// A setting's name for `SHOW`: quoted where it is no plain word, e.g. with a dot in it.
+fn quote_setting(name: &str) -> String {
+    if name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    {
+        name.to_owned()
+    } else {
+        name.split('.')
+            .map(|part| format!("\"{}\"", part.replace('"', "\"\"")))
+            .collect::<Vec<_>>()
+            .join(".")
+    }
+}
+
+/// 150014 from `15.14 (Debian ...)`; betas and development versions count as `.0`.
+fn version_number(text: &str) -> u32 {
+    let number = |text: &str| -> u32 {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        text.get(..digits)
+            .and_then(|digits| digits.parse().ok())
+            .unwrap_or(0)
+    };
+    let (major, rest) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+    let minor = rest.strip_prefix('.').map_or(0, number);
+    number(major).saturating_mul(10_000).saturating_add(minor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_become_numbers() {
+        for (text, number) in [
+            ("15.14 (Debian 15.14-0+deb12u1)", 150_014),
+            ("14.23", 140_023),
+            ("19beta4", 190_000),
+            ("17devel", 170_000),
+            ("", 0),
+            ("99999999999.1", 1),
+        ] {
+            assert_eq!(version_number(text), number, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_settings_are_quoted_part_by_part() {
+        assert_eq!(quote_setting("max_connections"), "max_connections");
+        assert_eq!(quote_setting("a.b; DROP"), "\"a\".\"b; DROP\"");
+    }
+}
