@@ -4,14 +4,38 @@
 //! asks the time or talks to a server, and no input can make it panic or
 //! allocate more than a small multiple of that input's own length.
 //!
-//! ```
-//! use pitr_core::{Lsn, SegmentName, SegmentNumber, TimelineId, WalSegmentSize};
+//! | of | types |
+//! |---|---|
+//! | positions and names | [`Lsn`], [`TimelineId`], [`WalSegmentSize`], [`SegmentNumber`], [`SegmentName`], [`WalFileName`] |
+//! | the cluster | [`SystemIdentifier`], [`PostgresMajor`], [`ControlFile`], [`RequiredSettings`] |
+//! | the log | [`PageHeader`] |
+//! | timelines | [`TimelineHistory`], [`TimelinePath`], [`SegmentPlacement`] |
+//! | base backups | [`BackupLabel`], [`TablespaceMap`], [`BackupManifest`] |
+//! | recovery | [`RecoveryTarget`], [`RecoveryTargetTimeline`], [`TargetAction`], [`Timestamp`], [`TransactionId`] |
 //!
+//! Which segments does it take to get from a backup on timeline 1 to a
+//! position on timeline 2, which branched off within segment 4?
+//!
+//! ```
+//! use pitr_core::{Lsn, SegmentPlacement, TimelineHistory, TimelineId, WalSegmentSize};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let size = WalSegmentSize::DEFAULT;
-//! let lsn: Lsn = "0/5000028".parse()?;
-//! let name = SegmentName::new(TimelineId::FIRST, SegmentNumber::containing(lsn, size), size);
-//! assert_eq!(name.to_string(), "000000010000000000000005");
-//! # Ok::<(), pitr_core::ParseLsnError>(())
+//! let timeline = TimelineId::from_hex("00000002").ok_or("no timeline")?;
+//! let history = TimelineHistory::parse(timeline, b"1\t0/4000100\tbefore transaction 779\n")?;
+//!
+//! let path = history.path(TimelineId::FIRST, "0/3000028".parse()?)?;
+//! let segments: Vec<String> = path.segments_until("0/5000060".parse()?, size).map(|name| name.to_string()).collect();
+//! assert_eq!(segments, ["000000010000000000000003", "000000020000000000000004", "000000020000000000000005"]);
+//!
+//! // what PostgreSQL would replay past the branch, if it were served
+//! let parents = "000000010000000000000005".parse()?;
+//! assert_eq!(
+//!     history.placement(&parents, size)?,
+//!     SegmentPlacement::BeyondBranch { switch_lsn: Lsn::new(0x400_0100), child: timeline }
+//! );
+//! # Ok(())
+//! # }
 //! ```
 #![forbid(unsafe_code)]
 

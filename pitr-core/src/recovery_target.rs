@@ -73,7 +73,8 @@ impl RecoveryTarget {
     /// The settings that tell the server, each with its value; the values are not quoted. None for `Latest`.
     ///
     /// A time has microseconds and a numeric offset, so that the restored
-    /// cluster's `TimeZone` plays no part.
+    /// cluster's `TimeZone` plays no part. One outside the server's own
+    /// calendar (4713 BC to 294276 AD) is given as it is, and refused there.
     ///
     /// Source: `recovery_target_time` and its kin, src/backend/access/transam/xlogrecovery.c.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
