@@ -163,7 +163,7 @@ impl BackupIndex {
     pub fn below<'a>(
         &'a self,
         folder: &MemberPath,
-    ) -> impl Iterator<Item = (PartName, &'a IndexEntry)> {
+    ) -> impl Iterator<Item = (PartName, &'a IndexEntry)> + use<'a> {
         let mut prefix = folder.as_bytes().to_vec();
         if !folder.is_root() {
             prefix.push(b'/');

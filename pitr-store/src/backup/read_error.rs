@@ -35,6 +35,7 @@ pub enum BackupReadError {
         /// Where it lies.
         location: String,
         /// What is wrong with it.
+        #[source]
         damage: ManifestDamage,
     },
     /// A part is missing, or not as it was written.
@@ -45,6 +46,7 @@ pub enum BackupReadError {
         /// Where it lies.
         location: String,
         /// What is wrong with it.
+        #[source]
         damage: PartDamage,
     },
     /// The backup has no such part.
