@@ -1,0 +1,249 @@
+//! The command line as it is typed.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{ArgGroup, Args, CommandFactory as _, Parser, ValueEnum};
+use pitr_console::RepositoryArguments;
+use pitr_core::{ParseSystemIdentifierError, SystemIdentifier};
+
+/// Brings PostgreSQL clusters back from a pitr repository.
+///
+/// As restore_command:  restore_command = 'pitr-restore %f %p'
+///
+/// To a point in time:  pitr-restore --to DIR --target-time '2026-11-20 14:30:00+01'
+#[derive(Debug, Parser)]
+#[command(
+    name = "pitr-restore",
+    version,
+    override_usage = "pitr-restore [OPTIONS] %f %p\n       pitr-restore [OPTIONS] --to DIR [TARGET]",
+    after_help = "Exit codes of %f %p: 0 fetched whole; 1 proven not to exist; above 125 in any \
+                  doubt, so that recovery stops instead of ending early.\n\
+                  Exit codes of --to: 0 done; 1 failed or refused; 2 wrong usage."
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArguments,
+
+    /// Cluster in the repository [default: that of the data directory, or the only one]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) system_identifier: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) fetch: FetchArguments,
+
+    #[command(flatten)]
+    pub(crate) restore: RestoreArguments,
+}
+
+impl Arguments {
+    /// `--system-identifier`, understood.
+    pub(crate) fn system_identifier(
+        &self,
+    ) -> Result<Option<SystemIdentifier>, ParseSystemIdentifierError> {
+        self.system_identifier
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+    }
+}
+
+/// `pitr-restore %f %p`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Fetching one file (restore_command)")]
+pub(crate) struct FetchArguments {
+    /// The file that PostgreSQL asks for: restore_command's %f
+    #[arg(value_name = "%f", required_unless_present = "to")]
+    pub(crate) name: Option<OsString>,
+
+    /// Where PostgreSQL wants it: restore_command's %p
+    #[arg(value_name = "%p", required_unless_present = "to")]
+    pub(crate) path: Option<PathBuf>,
+
+    /// Timeline that recovery follows [default: read from the data directory]
+    #[arg(long, value_name = "TLI", conflicts_with = "to")]
+    pub(crate) timeline: Option<String>,
+}
+
+/// `pitr-restore --to DIR`.
+#[derive(Debug, Args)]
+#[command(
+    next_help_heading = "Restoring a cluster",
+    group = ArgGroup::new("target").args(["target_time", "target_lsn", "target_xid", "target_name", "target_immediate"])
+)]
+pub(crate) struct RestoreArguments {
+    /// Data directory to make: absent or empty
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+
+    /// Recover to this time: ISO 8601, "YYYY-MM-DD HH:MM:SS[.ffffff][zone]" or "10 minutes ago"
+    #[arg(long, value_name = "TIME", requires = "to")]
+    pub(crate) target_time: Option<String>,
+
+    /// Recover to this position in the write-ahead log
+    #[arg(long, value_name = "LSN", requires = "to")]
+    pub(crate) target_lsn: Option<String>,
+
+    /// Recover to the end of this transaction
+    #[arg(long, value_name = "XID", requires = "to")]
+    pub(crate) target_xid: Option<String>,
+
+    /// Recover to this restore point (pg_create_restore_point)
+    #[arg(long, value_name = "NAME", requires = "to")]
+    pub(crate) target_name: Option<String>,
+
+    /// Recover to the end of the base backup, and no further
+    #[arg(long, requires = "to")]
+    pub(crate) target_immediate: bool,
+
+    /// Stop just before the target instead of just after it (time, LSN, xid)
+    #[arg(long, requires = "target")]
+    pub(crate) exclusive: bool,
+
+    /// Timeline to recover along: latest, current (the backup's own) or a number [default: latest]
+    #[arg(long, value_name = "TLI", requires = "to")]
+    pub(crate) target_timeline: Option<String>,
+
+    /// What the server does at the target [default: pause]
+    #[arg(long, value_name = "ACTION", requires = "target")]
+    pub(crate) target_action: Option<ActionArgument>,
+
+    /// Base backup to start from [default: the newest that ends before the target]
+    #[arg(long, value_name = "LABEL", requires = "to")]
+    pub(crate) backup: Option<String>,
+
+    /// Put the tablespace at OLD into the directory NEW; may be given several times
+    #[arg(long, value_name = "OLD=NEW", requires = "to")]
+    pub(crate) tablespace: Vec<OsString>,
+
+    /// Update a directory that holds an older restore
+    #[arg(long, requires = "to", hide = true)]
+    pub(crate) delta: bool,
+
+    /// Show the plan and stop
+    #[arg(long, requires = "to")]
+    pub(crate) dry_run: bool,
+
+    /// Start the server and wait until the target is reached
+    #[arg(long, requires = "to", conflicts_with = "dry_run")]
+    pub(crate) start: bool,
+
+    /// clone: archives nothing; primary: archives where the original did
+    /// [default: primary where it came from, else clone]
+    #[arg(long, value_name = "ROLE", requires = "to")]
+    pub(crate) role: Option<RoleArgument>,
+
+    /// Port of the restored server [default: as in the backup]
+    #[arg(long, value_name = "PORT", requires = "to", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+
+    /// Folder of pg_ctl and postgres, for --start
+    #[arg(long, value_name = "DIR", requires = "to")]
+    pub(crate) pg_bin: Option<PathBuf>,
+
+    /// Report in JSON
+    #[arg(long, requires = "to")]
+    pub(crate) json: bool,
+}
+
+/// `--target-action`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ActionArgument {
+    /// Stay read-only at the target, to look before going on.
+    Pause,
+    /// Become a primary on a new timeline.
+    Promote,
+    /// Shut down; starting again stops at the same place.
+    Shutdown,
+}
+
+/// `--role`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleArgument {
+    /// Archives nothing.
+    Clone,
+    /// Archives where the original did.
+    Primary,
+}
+
+/// Reads the command line; the first word is the program's name.
+///
+/// # Errors
+/// What is wrong with it, or the help that was asked for.
+pub(crate) fn parse(
+    words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<Arguments, clap::Error> {
+    let arguments = Arguments::try_parse_from(words)?;
+    if arguments.restore.to.is_some() && arguments.fetch.name.is_some() {
+        return Err(Arguments::command().error(
+            ErrorKind::ArgumentConflict,
+            "--to restores a cluster, and %f %p fetch one file: only one of them can be done",
+        ));
+    }
+    Ok(arguments)
+}
+
+/// Whether the words ask for anything but one file.
+///
+/// Asked before the command line is known to be right: whatever does not
+/// clearly ask for a restore or for help is treated as a `restore_command`,
+/// whose wrong usage PostgreSQL must not take for "no such file".
+pub(crate) fn is_for_a_person(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> bool {
+    words.into_iter().any(|word| {
+        let word = word.as_ref();
+        ["--to", "--help", "-h", "--version", "-V"]
+            .iter()
+            .any(|flag| word == *flag)
+            || word.as_encoded_bytes().starts_with(b"--to=")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Arguments, clap::Error> {
+        super::parse(std::iter::once("pitr-restore").chain(words.iter().copied()))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn two_words_are_a_fetch() {
+        let fetch = parse(&["--repo", "/r", "--timeline", "2", "NAME", "pg_wal/X"]).unwrap();
+        assert_eq!(fetch.fetch.name.unwrap(), "NAME");
+        assert!(fetch.restore.to.is_none());
+    }
+
+    #[test]
+    fn a_word_missing_or_too_many_is_wrong_usage() {
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["NAME"]).is_err());
+        assert!(parse(&["NAME", "pg_wal/X", "more"]).is_err());
+        assert!(parse(&["--to", "/d", "NAME", "pg_wal/X"]).is_err());
+        assert!(parse(&["--dry-run", "NAME", "pg_wal/X"]).is_err());
+    }
+
+    #[test]
+    fn one_target_at_most() {
+        assert!(parse(&["--to", "/d", "--target-lsn", "0/1", "--target-xid", "5"]).is_err());
+        assert!(parse(&["--to", "/d", "--exclusive"]).is_err());
+        assert!(parse(&["--to", "/d", "--target-action", "pause"]).is_err());
+        let lsn = parse(&["--to", "/d", "--target-lsn", "0/1", "--exclusive"]).unwrap();
+        assert!(lsn.restore.exclusive);
+    }
+
+    #[test]
+    fn what_is_not_clearly_for_a_person_is_for_the_server() {
+        assert!(is_for_a_person(["--to", "/d"]));
+        assert!(is_for_a_person(["--to=/d"]));
+        assert!(is_for_a_person(["--help"]));
+        assert!(!is_for_a_person(["--too", "/d"]));
+        assert!(!is_for_a_person([] as [&str; 0]));
+        assert!(!is_for_a_person(["X", "pg_wal/--to"]));
+    }
+}

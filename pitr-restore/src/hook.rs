@@ -1,0 +1,363 @@
+//! `restore_command`: one file out of the repository, or the proof that it is
+//! not there.
+//!
+//! What `PostgreSQL` makes of the exit code decides over data. 1 to 125 is the
+//! end of the log: without a target the server then promotes. So everything
+//! but a proven absence exits above 125, which stops recovery.
+//!
+//! Source: `RestoreArchivedFile`, src/backend/access/transam/xlogarchive.c.
+
+mod delivery;
+mod failure;
+mod followed;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pitr_console::{Console, Exit, Explain as _, Failure, Settings};
+use pitr_core::{
+    ParseSystemIdentifierError, ParseTimelineIdError, SegmentName, SystemIdentifier,
+    TimelineHistory, TimelineId, WalFileName, WalFileNameError,
+};
+use pitr_store::wal::{FetchError, WalArchive};
+use pitr_store::{Cluster, Repository, open_store};
+
+use crate::arguments::Arguments;
+use crate::asking_server::AskingServer;
+use delivery::Delivery;
+use failure::HookFailure;
+use followed::{Followed, Standing};
+
+/// Pauses between the tries of a standby. Few and short: it asks again by
+/// itself, and meanwhile follows its primary over the network.
+const STANDBY_PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
+
+/// What the server wants.
+#[derive(Debug)]
+struct Request<'a> {
+    arguments: &'a Arguments,
+    name: WalFileName,
+    destination: PathBuf,
+    system_identifier: Option<SystemIdentifier>,
+    timeline: Option<TimelineId>,
+}
+
+/// Why the hook was called in a way that makes no sense.
+#[derive(Debug, thiserror::Error)]
+enum UsageError {
+    #[error("a file name and a path are needed")]
+    Missing,
+    #[error(transparent)]
+    Name(WalFileNameError),
+    #[error("\"{}\" is not the name of a WAL file", name.display())]
+    NotUtf8 { name: PathBuf },
+    #[error("--system-identifier: {0}")]
+    SystemIdentifier(ParseSystemIdentifierError),
+    #[error("--timeline: {0}")]
+    Timeline(ParseTimelineIdError),
+}
+
+/// What the repository says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// The destination holds the whole file.
+    Fetched,
+    /// There is no such file, and that is certain.
+    Absent,
+}
+
+/// Serves one file.
+pub(crate) fn run(arguments: &Arguments, console: Console) -> Exit {
+    let request = match Request::read(arguments) {
+        Ok(request) => request,
+        Err(error) => {
+            console.fail(
+                &Failure::from_error(&error)
+                    .with_hint("The setting is restore_command = 'pitr-restore %f %p'."),
+            );
+            return Exit::HookWrongUsage;
+        }
+    };
+    let server = match AskingServer::of(&request.destination) {
+        Ok(server) => server,
+        Err(error) => {
+            console.fail(&HookFailure::from(error).into());
+            return Exit::Doubt;
+        }
+    };
+    let is_standby = server.as_ref().is_some_and(AskingServer::is_standby);
+    let mut pauses = STANDBY_PAUSES.iter();
+    loop {
+        let failure = match answer(&request, server.as_ref(), is_standby, console) {
+            Ok(Answer::Fetched) => return Exit::Done,
+            Ok(Answer::Absent) => return Exit::ProvenAbsent,
+            Err(failure) => failure,
+        };
+        if !is_standby || !failure.may_pass() {
+            console.fail(&failure.into());
+            return Exit::Doubt;
+        }
+        match pauses.next() {
+            Some(pause) => std::thread::sleep(*pause),
+            None => {
+                let hint = failure.hint();
+                let detail = "The standby is told that the file is not there, and will ask again.";
+                console.warn(failure.to_string(), Some(detail), hint.as_deref());
+                return Exit::ProvenAbsent;
+            }
+        }
+    }
+}
+
+impl<'a> Request<'a> {
+    fn read(arguments: &'a Arguments) -> Result<Self, UsageError> {
+        let fetch = &arguments.fetch;
+        let (Some(name), Some(path)) = (&fetch.name, &fetch.path) else {
+            return Err(UsageError::Missing);
+        };
+        let text = name
+            .to_str()
+            .ok_or_else(|| UsageError::NotUtf8 { name: name.into() })?;
+        Ok(Self {
+            arguments,
+            name: text.parse().map_err(UsageError::Name)?,
+            destination: path.clone(),
+            system_identifier: arguments
+                .system_identifier()
+                .map_err(UsageError::SystemIdentifier)?,
+            timeline: fetch
+                .timeline
+                .as_deref()
+                .map(str::parse)
+                .transpose()
+                .map_err(UsageError::Timeline)?,
+        })
+    }
+}
+
+/// One try, from the configuration to the file.
+fn answer(
+    request: &Request<'_>,
+    server: Option<&AskingServer>,
+    is_standby: bool,
+    console: Console,
+) -> Result<Answer, HookFailure> {
+    let settings = Settings::load(&request.arguments.repository)?;
+    let repository = Repository::open(open_store(settings.repository()?)?)?;
+    let Some(cluster) = find_cluster(&repository, request, server)? else {
+        let message = format!(
+            "repository \"{}\" holds no cluster yet",
+            repository.location()
+        );
+        console.warn(message, None, None);
+        return Ok(Answer::Absent);
+    };
+    let wal = cluster.wal();
+    match request.name {
+        WalFileName::Segment(segment) => {
+            let segment_request = SegmentRequest {
+                wal: &wal,
+                segment,
+                server,
+                is_standby,
+                destination: &request.destination,
+                console,
+            };
+            segment_request.answer(&followed(request.timeline, server, &wal)?)
+        }
+        name @ (WalFileName::History(_) | WalFileName::Backup { .. } | WalFileName::Partial(_)) => {
+            deliver(&wal, &name, &request.destination)
+        }
+    }
+}
+
+/// The cluster whose file it is: the one named, else that of the asking
+/// server, else the only one. `None` where the repository holds none at all.
+fn find_cluster(
+    repository: &Repository,
+    request: &Request<'_>,
+    server: Option<&AskingServer>,
+) -> Result<Option<Cluster>, HookFailure> {
+    let asked = match (request.system_identifier, server) {
+        (Some(named), _) => Some(named),
+        (None, Some(server)) => Some(server.system_identifier()?),
+        (None, None) => None,
+    };
+    if let Some(asked) = asked
+        && let Some(cluster) = repository.cluster(asked)?
+    {
+        return Ok(Some(cluster));
+    }
+    let mut clusters = repository.clusters()?;
+    let known = || {
+        clusters
+            .iter()
+            .map(|cluster| cluster.identity().system_identifier)
+            .collect()
+    };
+    match (asked, clusters.len()) {
+        (_, 0) => Ok(None),
+        (Some(asked), _) => Err(HookFailure::UnknownCluster {
+            asked,
+            known: known(),
+        }),
+        (None, 1) => Ok(clusters.pop()),
+        (None, _) => Err(HookFailure::SeveralClusters { known: known() }),
+    }
+}
+
+/// What is known of the timeline that the server follows.
+fn followed(
+    named: Option<TimelineId>,
+    server: Option<&AskingServer>,
+    wal: &WalArchive,
+) -> Result<Followed, HookFailure> {
+    let kept = match server {
+        Some(server) => server.histories()?,
+        None => Vec::new(),
+    };
+    let Some(timeline) = named else {
+        return Ok(match server {
+            Some(_) => Followed::Kept(kept),
+            None => Followed::Unknown,
+        });
+    };
+    let history = match kept.iter().find(|line| line.timeline() == timeline) {
+        Some(line) => line.clone(),
+        None => wal
+            .history(timeline)
+            .map_err(HookFailure::Fetch)?
+            // never archived: then recovery begins on it, and has no branch behind it
+            .unwrap_or_else(|| TimelineHistory::root(timeline)),
+    };
+    Ok(Followed::Named { history, kept })
+}
+
+/// A request for a segment, whose place on the timeline's path decides.
+struct SegmentRequest<'a> {
+    wal: &'a WalArchive,
+    segment: SegmentName,
+    server: Option<&'a AskingServer>,
+    is_standby: bool,
+    destination: &'a Path,
+    console: Console,
+}
+
+impl SegmentRequest<'_> {
+    fn answer(&self, followed: &Followed) -> Result<Answer, HookFailure> {
+        let segment = self.segment;
+        let size = self.wal.cluster().segment_size;
+        match followed.standing(&segment, size)? {
+            Standing::OnPath { last } => {
+                let name = WalFileName::Segment(segment);
+                match deliver(self.wal, &name, self.destination)? {
+                    Answer::Fetched => Ok(Answer::Fetched),
+                    Answer::Absent => self.without_it(last),
+                }
+            }
+            Standing::Beyond {
+                switch_lsn,
+                followed,
+            } => {
+                let message = format!(
+                    "segment {segment} is not served: timeline {followed}, which recovery follows, \
+                     left timeline {} at {switch_lsn}",
+                    segment.timeline()
+                );
+                self.console.warn(message, None, None);
+                Ok(Answer::Absent)
+            }
+            Standing::Switch {
+                switch_lsn,
+                child,
+                followed,
+            } => match self.wal.locate(&WalFileName::Segment(child))? {
+                Some(_) => Err(HookFailure::ChildPresent {
+                    segment,
+                    child,
+                    followed,
+                }),
+                None => Err(HookFailure::ChildMissing {
+                    segment,
+                    child,
+                    followed,
+                    switch_lsn,
+                }),
+            },
+            Standing::Undecided { lines } => Err(HookFailure::Undecided { segment, lines }),
+        }
+    }
+
+    /// The segment is not there. Whether that is the end of the log depends on
+    /// what else is: a standby will ask again, so nothing may stand in; else a
+    /// `.partial` may, where nothing can follow it any more; and where later
+    /// segments are there, this one is not the end but a hole.
+    fn without_it(&self, last: bool) -> Result<Answer, HookFailure> {
+        if self.is_standby {
+            return Ok(Answer::Absent);
+        }
+        let segment = self.segment;
+        let later = self.last_of_timeline()?.filter(|last| *last > segment);
+        let Some(later) = later else {
+            if last && self.deliver_partial()? {
+                return Ok(Answer::Fetched);
+            }
+            return Ok(Answer::Absent);
+        };
+        match self.server {
+            // the server falls back to its own copy when it is told that there is none
+            Some(server) if !server.holds(&segment)? => Err(HookFailure::Hole {
+                segment,
+                last: later,
+                begin: segment.start(self.wal.cluster().segment_size)?,
+            }),
+            _ => Ok(Answer::Absent),
+        }
+    }
+
+    fn last_of_timeline(&self) -> Result<Option<SegmentName>, HookFailure> {
+        let ranges = self.wal.ranges(self.segment.timeline())?;
+        Ok(ranges.last().map(|range| range.last))
+    }
+
+    fn deliver_partial(&self) -> Result<bool, HookFailure> {
+        let name = WalFileName::Partial(self.segment);
+        if deliver(self.wal, &name, self.destination)? == Answer::Absent {
+            return Ok(false);
+        }
+        self.console.log(format!(
+            "{name} is served as {}: it is the unfinished last segment of timeline {}, and nothing follows it",
+            self.segment,
+            self.segment.timeline()
+        ));
+        Ok(true)
+    }
+}
+
+/// Puts a stored file to its destination, whole and checked.
+fn deliver(
+    wal: &WalArchive,
+    name: &WalFileName,
+    destination: &Path,
+) -> Result<Answer, HookFailure> {
+    // most requests that find nothing never touch the destination
+    if wal.locate(name)?.is_none() {
+        return Ok(Answer::Absent);
+    }
+    let mut delivery = Delivery::begin(destination)?;
+    match wal.fetch_to(name, &mut delivery) {
+        Ok(_) => {
+            delivery.finish()?;
+            Ok(Answer::Fetched)
+        }
+        Err(FetchError::Sink(source)) => {
+            let needed_bytes = match name.segment() {
+                Some(_) => wal.cluster().segment_size.bytes(),
+                None => 0,
+            };
+            Err(delivery.write_error(source, needed_bytes).into())
+        }
+        // it was there a moment ago: no proof of absence
+        Err(error) => Err(HookFailure::Fetch(error)),
+    }
+}

@@ -1,0 +1,178 @@
+//! Why the hook has no answer.
+
+use pitr_console::{Explain, SettingsError};
+use pitr_core::{Lsn, SegmentName, SystemIdentifier, TimelineId, WalFileNameError};
+use pitr_store::wal::FetchError;
+use pitr_store::{AddressError, ErrorClass, RepositoryError, StoreError};
+
+use super::delivery::DeliveryError;
+use crate::asking_server::AskingServerError;
+
+/// Anything that keeps the hook from telling whether the file exists, or from
+/// handing it over whole.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HookFailure {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The repository's address leads nowhere.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The repository cannot be opened.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The data directory of the asking server cannot be read.
+    #[error(transparent)]
+    Server(#[from] AskingServerError),
+    /// The segment cannot be one of this cluster.
+    #[error(transparent)]
+    Name(#[from] WalFileNameError),
+    /// The repository knows other clusters only.
+    #[error("the repository does not know cluster {asked}")]
+    UnknownCluster {
+        /// Whose file is asked for.
+        asked: SystemIdentifier,
+        /// Whom it knows.
+        known: Vec<SystemIdentifier>,
+    },
+    /// Nothing says which of several clusters is meant.
+    #[error("the repository holds {} clusters, and nothing says which one is meant", known.len())]
+    SeveralClusters {
+        /// Whom it knows.
+        known: Vec<SystemIdentifier>,
+    },
+    /// Two unrelated lines of timelines lie in `pg_wal`.
+    #[error(
+        "whether recovery needs segment {segment} cannot be told: pg_wal holds the histories of \
+         timelines {} and {}, which left its timeline at different places", lines[0], lines[1]
+    )]
+    Undecided {
+        /// The segment.
+        segment: SegmentName,
+        /// The newest timeline of each line.
+        lines: [TimelineId; 2],
+    },
+    /// The child's copy of a branch segment is not there.
+    #[error(
+        "segment {child} is not in the repository, and recovery along timeline {followed} needs it \
+         in place of {segment}, which holds what came after the branch at {switch_lsn} on the other timeline"
+    )]
+    ChildMissing {
+        /// The segment that was asked for.
+        segment: SegmentName,
+        /// The copy that recovery needs.
+        child: SegmentName,
+        /// The timeline that is followed.
+        followed: TimelineId,
+        /// Where the branch lies.
+        switch_lsn: Lsn,
+    },
+    /// The child's copy has come since the server asked for it.
+    #[error(
+        "recovery along timeline {followed} needs segment {child}, which is in the repository, and not {segment}"
+    )]
+    ChildPresent {
+        /// The segment that was asked for.
+        segment: SegmentName,
+        /// The copy that recovery needs.
+        child: SegmentName,
+        /// The timeline that is followed.
+        followed: TimelineId,
+    },
+    /// A segment is missing in the middle of the log.
+    #[error("segment {segment} is not in the repository, which has later ones up to {last}")]
+    Hole {
+        /// The segment.
+        segment: SegmentName,
+        /// The last one of its timeline.
+        last: SegmentName,
+        /// Where the missing segment begins.
+        begin: Lsn,
+    },
+    /// The file is there but cannot be read whole.
+    #[error(transparent)]
+    Fetch(FetchError),
+    /// The file cannot be put where it is wanted.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
+}
+
+impl HookFailure {
+    /// Whether the same question may find an answer later: the place of the
+    /// repository or of the file is not as it should be. What is wrong with
+    /// the file itself, or with what was asked, stays.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Store(_)
+            | Self::Delivery(_)
+            | Self::ChildMissing { .. }
+            | Self::ChildPresent { .. } => true,
+            Self::Repository(error) => {
+                matches!(error, RepositoryError::NotARepository { .. })
+                    || error.store_error().is_some()
+            }
+            Self::Fetch(FetchError::Store(_) | FetchError::Sink(_)) => true,
+            Self::Fetch(error) => error.class() == ErrorClass::Passing,
+            Self::Settings(_)
+            | Self::Address(_)
+            | Self::Server(_)
+            | Self::Name(_)
+            | Self::UnknownCluster { .. }
+            | Self::SeveralClusters { .. }
+            | Self::Undecided { .. }
+            | Self::Hole { .. } => false,
+        }
+    }
+}
+
+impl Explain for HookFailure {
+    fn hint(&self) -> Option<String> {
+        let ids = |known: &[SystemIdentifier]| {
+            known
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        match self {
+            Self::Settings(error) => error.hint(),
+            Self::Address(error) => error.hint(),
+            Self::Repository(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Server(error) => error.hint(),
+            Self::Name(error) => error.hint(),
+            Self::Fetch(error) => error.hint(),
+            Self::Delivery(error) => error.hint(),
+            Self::UnknownCluster { known, .. } => Some(format!(
+                "Is it the right repository? It holds: {}.",
+                ids(known)
+            )),
+            Self::SeveralClusters { known } => Some(format!(
+                "Name one with --system-identifier: {}.",
+                ids(known)
+            )),
+            Self::Undecided { .. } => Some(
+                "Add --timeline to restore_command, with the number in recovery_target_timeline."
+                    .to_owned(),
+            ),
+            Self::ChildMissing { segment, child, .. } => Some(format!(
+                "If the server on timeline {} still runs, SELECT pg_switch_wal() makes it archive the \
+                 segment. To recover along timeline {} instead, set recovery_target_timeline to {1} \
+                 (and --timeline, where restore_command has it).",
+                child.timeline(),
+                segment.timeline()
+            )),
+            Self::ChildPresent { .. } => Some(
+                "It was archived since the server asked for it: start the server again.".to_owned(),
+            ),
+            Self::Hole { begin, .. } => Some(format!(
+                "Recovery stops here so that it does not end early without notice. To recover up to \
+                 the gap, set a recovery target before {begin}; to get beyond it, restore a base \
+                 backup taken after it."
+            )),
+        }
+    }
+}
