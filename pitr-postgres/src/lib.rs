@@ -25,6 +25,7 @@ mod base_backup;
 mod connect;
 mod connection;
 mod data_directory;
+pub mod host;
 mod options;
 mod replication;
 mod server_message;
