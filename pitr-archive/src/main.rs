@@ -1,7 +1,12 @@
 //! `archive_command`, base backups, listing: the writing side of a pitr repository.
 
 mod arguments;
+mod backup;
+mod import;
 mod init;
+mod list;
+mod manifest_proof;
+mod needed_wal;
 mod push;
 mod repository;
 
@@ -44,6 +49,8 @@ fn carry_out(arguments: Arguments, console: Console) -> Result<(), Failure> {
     match &arguments.verb {
         None => push::push(&arguments.push, &settings, console),
         Some(Verb::Init(init)) => init::init(init, &settings, console),
-        Some(_) => Err(Failure::new("not there yet")),
+        Some(Verb::Backup(backup)) => backup::backup(backup, &settings, console),
+        Some(Verb::Import(import)) => import::import(import, &settings, console),
+        Some(Verb::List(list)) => list::list(list, &settings, console),
     }
 }

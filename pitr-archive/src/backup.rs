@@ -1,0 +1,304 @@
+//! `pitr-archive backup`: takes a base backup over the replication protocol.
+//!
+//! The steps in order: ask the server, claim the repository, stream the
+//! archives into parts, prove them against the manifest, wait for the WAL,
+//! and then let the backup exist by one last write.
+
+mod clock;
+mod report;
+mod server;
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use pitr_console::{Console, Failure, Progress, Settings};
+use pitr_core::{BackupFrom, BackupLabel, BackupManifest};
+use pitr_postgres::{
+    BackupEnd, BackupMember, BackupStart, BaseBackup, BaseBackupOptions, CheckpointMode, Connection,
+};
+use pitr_store::backup::{
+    Archive, BackupCatalog, BackupDetails, BackupOptions, BackupSource, BackupWriter, Tablespace,
+};
+
+use crate::arguments::{BackupArguments, CheckpointMode as CheckpointArgument};
+use crate::{manifest_proof, needed_wal, repository};
+use needed_wal::Stretch;
+use server::{Archiving, Facts, Server};
+
+pub(crate) use report::report;
+
+/// Largest manifest that is read back: that of ten million files fits.
+const MAX_MANIFEST_BYTES: usize = 2 << 30;
+
+pub(crate) fn backup(
+    arguments: &BackupArguments,
+    settings: &Settings,
+    console: Console,
+) -> Result<(), Failure> {
+    let started = Instant::now();
+    let repository = repository::open(settings)?;
+    let connection_string = arguments
+        .dbname
+        .as_deref()
+        .or(settings.connection.as_deref());
+    let Server {
+        mut connection,
+        facts,
+    } = server::connect(connection_string, console)?;
+    let cluster = repository.claim(&facts.identity())?;
+    warn_of_what_will_fail(&facts, console);
+
+    let catalog = cluster.backups();
+    clean_abandoned(&catalog, console)?;
+    let mut writer = catalog.begin(
+        Utc::now(),
+        backup_options(arguments.threads.unwrap_or(settings.threads)),
+    )?;
+    let copied = copy(&mut connection, arguments, &mut writer, console)?;
+    let manifest = manifest_proof::read(&copied.manifest, "the server")?;
+    manifest_proof::prove(&manifest, writer.files()?)?;
+
+    let needed = needed_wal::segments(
+        &stretches(&manifest, &copied.start, &copied.end),
+        facts.segment_size,
+    );
+    let patience = Duration::from_secs(arguments.wal_wait.unwrap_or(settings.wal_wait_seconds));
+    needed_wal::wait(&cluster.wal(), &needed, patience, console)?;
+
+    let details = details(&writer, facts, &manifest, copied)?;
+    let info = writer.commit(details)?;
+    report(&info, started.elapsed(), arguments.json, console)
+}
+
+/// What came over the connection, apart from the files themselves.
+struct Copied {
+    start: BackupStart,
+    end: BackupEnd,
+    manifest: Vec<u8>,
+    /// By the server's clock.
+    start_time: DateTime<Utc>,
+    stop_time: DateTime<Utc>,
+}
+
+fn warn_of_what_will_fail(facts: &Facts, console: Console) {
+    if let Archiving::Off { why } = &facts.archiving {
+        console.warn(
+            format!("the server does not archive its WAL: {why}"),
+            Some("The backup needs the WAL that is written while it is taken, and waits for it."),
+            Some("Set archive_mode = on and archive_command = 'pitr-archive %p %f'."),
+        );
+    }
+    if facts.settings.data_checksums == Some(false) {
+        console.log(
+            "the cluster has no data checksums: pages that are damaged on the server's disk \
+             are backed up unnoticed",
+        );
+    }
+}
+
+/// Removes what killed backups left, and says so.
+pub(crate) fn clean_abandoned(catalog: &BackupCatalog, console: Console) -> Result<(), Failure> {
+    let cleaned = catalog.clean_abandoned()?;
+    for label in cleaned.removed {
+        console.log(format!(
+            "removed what was left of unfinished backup {label}"
+        ));
+    }
+    for label in cleaned.running {
+        console.log(format!("backup {label} is being taken by another process"));
+    }
+    Ok(())
+}
+
+pub(crate) fn backup_options(threads: usize) -> BackupOptions {
+    BackupOptions {
+        threads: NonZeroUsize::new(threads),
+        ..BackupOptions::default()
+    }
+}
+
+/// Streams everything that the server sends into `writer`.
+fn copy(
+    connection: &mut Connection,
+    arguments: &BackupArguments,
+    writer: &mut BackupWriter,
+    console: Console,
+) -> Result<Copied, Failure> {
+    let options = BaseBackupOptions {
+        label: arguments.label.clone(),
+        checkpoint: match arguments.checkpoint {
+            CheckpointArgument::Fast => CheckpointMode::Fast,
+            CheckpointArgument::Spread => CheckpointMode::Spread,
+        },
+        ..BaseBackupOptions::default()
+    };
+    if console.is_terminal() {
+        console.log("waiting for the server's checkpoint");
+    }
+    let mut stream = connection
+        .base_backup(&options)
+        .map_err(|error| backup_failure(&error))?;
+    let start = stream.start().clone();
+    let expected = start.size_kb().unwrap_or(0).saturating_mul(1024);
+    let progress = Arc::new(Progress::start(
+        console,
+        format!("backup {}", writer.label()),
+        expected,
+    ));
+    let mut told = 0;
+    let shown = Arc::clone(&progress);
+    writer.on_progress(move |now| {
+        shown.advance(now.raw_bytes - told);
+        told = now.raw_bytes;
+    });
+    let (manifest, base_began) = receive(&mut stream, writer)?;
+    let end = stream.finish().map_err(|error| backup_failure(&error))?;
+    progress.finish();
+
+    let ahead = clock::server_ahead(&manifest, base_began);
+    clock::warn_of_skew(ahead, console);
+    Ok(Copied {
+        start,
+        end,
+        manifest,
+        start_time: base_began + ahead,
+        stop_time: Utc::now() + ahead,
+    })
+}
+
+/// The manifest, and when the data directory's archive began to arrive.
+fn receive(
+    stream: &mut BaseBackup<'_>,
+    writer: &mut BackupWriter,
+) -> Result<(Vec<u8>, DateTime<Utc>), Failure> {
+    let mut manifest = Vec::new();
+    let mut base_began = Utc::now();
+    while let Some(member) = stream
+        .next_member()
+        .map_err(|error| backup_failure(&error))?
+    {
+        match member {
+            BackupMember::Archive { tablespace, data } => {
+                let archive = match tablespace.oid() {
+                    Some(oid) => Archive::Tablespace(oid),
+                    None => {
+                        base_began = Utc::now();
+                        Archive::Base
+                    }
+                };
+                writer.add_tar(archive, data)?;
+            }
+            BackupMember::Manifest(data) => {
+                use std::io::Read as _;
+                data.take(MAX_MANIFEST_BYTES as u64)
+                    .read_to_end(&mut manifest)
+                    .map_err(|error| {
+                        Failure::new("could not read the manifest from the server")
+                            .with_detail(error.to_string())
+                    })?;
+                writer.put_manifest(manifest.as_slice())?;
+            }
+        }
+    }
+    Ok((manifest, base_began))
+}
+
+fn backup_failure(error: &pitr_postgres::BackupError) -> Failure {
+    let failure = Failure::from_error(error).with_hint_of(error.hint());
+    match error.detail() {
+        Some(detail) => failure.with_detail(detail),
+        None => failure,
+    }
+}
+
+/// The manifest knows of a timeline that changed while a standby was backed
+/// up; the command's own result does not.
+fn stretches(manifest: &BackupManifest, start: &BackupStart, end: &BackupEnd) -> Vec<Stretch> {
+    if manifest.wal_ranges.is_empty() {
+        return vec![Stretch {
+            timeline: start.timeline,
+            start: start.lsn,
+            end: end.lsn,
+        }];
+    }
+    manifest
+        .wal_ranges
+        .iter()
+        .map(|range| Stretch {
+            timeline: range.timeline,
+            start: range.start,
+            end: range.end,
+        })
+        .collect()
+}
+
+fn details(
+    writer: &BackupWriter,
+    facts: Facts,
+    manifest: &BackupManifest,
+    copied: Copied,
+) -> Result<BackupDetails, Failure> {
+    let label = backup_label(writer)?;
+    Ok(BackupDetails {
+        postgres_version: facts.version,
+        postgres_major: facts.major,
+        system_identifier: facts.system_identifier,
+        segment_size: facts.segment_size,
+        timeline: copied.start.timeline,
+        start_lsn: copied.start.lsn,
+        stop_lsn: copied.end.lsn,
+        checkpoint_lsn: label.checkpoint,
+        start_time: copied.start_time,
+        stop_time: copied.stop_time,
+        from: source_of(&label),
+        tablespaces: copied
+            .start
+            .tablespaces
+            .iter()
+            .filter_map(|tablespace| {
+                let (oid, location) = tablespace.location.as_ref()?;
+                Some(Tablespace {
+                    oid: *oid,
+                    location: path_text(location),
+                    size: tablespace.size_kb.map(|kb| kb.saturating_mul(1024)),
+                })
+            })
+            .collect(),
+        origin: facts.origin,
+        settings: facts.settings,
+        manifest_checksums: checksum_algorithm(manifest),
+    })
+}
+
+/// The label that passed through `writer` on its way into the repository.
+pub(crate) fn backup_label(writer: &BackupWriter) -> Result<BackupLabel, Failure> {
+    let bytes = writer
+        .collected("backup_label")
+        .ok_or_else(|| Failure::new("the backup holds no backup_label"))?;
+    BackupLabel::parse(bytes).map_err(|error| {
+        Failure::new("the backup_label of the backup cannot be read").with_detail(error.to_string())
+    })
+}
+
+pub(crate) fn source_of(label: &BackupLabel) -> BackupSource {
+    match label.from {
+        Some(BackupFrom::Standby) => BackupSource::Standby,
+        _ => BackupSource::Primary,
+    }
+}
+
+/// The algorithm of the manifest's checksums; the server uses one for all.
+pub(crate) fn checksum_algorithm(manifest: &BackupManifest) -> Option<String> {
+    let first = manifest.files.first()?;
+    Some(match &first.checksum {
+        Some(checksum) => checksum.algorithm.to_string(),
+        None => "NONE".to_owned(),
+    })
+}
+
+pub(crate) fn path_text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,217 @@
+//! What a repository holds, as `--json` shows it.
+
+use chrono::{DateTime, Utc};
+use pitr_console::Failure;
+use pitr_core::{Lsn, PostgresMajor, SegmentName, SystemIdentifier, TimelineId, WalFileName};
+use pitr_core::{SegmentNumber, WalSegmentSize};
+use pitr_store::backup::{BackupInfo, BackupSource, Label};
+use pitr_store::wal::{TimelineContent, WalRange};
+use pitr_store::{Cluster, Repository};
+use serde::Serialize;
+
+/// A repository.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) repository: String,
+    pub(super) format: u32,
+    pub(super) clusters: Vec<ClusterReport>,
+}
+
+/// One cluster of it.
+#[derive(Debug, Serialize)]
+pub(super) struct ClusterReport {
+    pub(super) system_identifier: SystemIdentifier,
+    pub(super) postgres_major: PostgresMajor,
+    pub(super) wal_segment_size: WalSegmentSize,
+    pub(super) timelines: Vec<TimelineReport>,
+    pub(super) backups: Vec<BackupReport>,
+    /// Backups whose `backup.json` cannot be used, with the reason.
+    pub(super) damaged_backups: Vec<DamagedReport>,
+}
+
+/// The WAL of one timeline.
+#[derive(Debug, Serialize)]
+pub(super) struct TimelineReport {
+    pub(super) timeline: TimelineId,
+    /// Where it left its parent; `None` for timeline 1.
+    pub(super) branch: Option<BranchReport>,
+    pub(super) ranges: Vec<RangeReport>,
+    pub(super) gaps: Vec<GapReport>,
+    pub(super) partial: Vec<String>,
+    pub(super) stored_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct BranchReport {
+    pub(super) parent: TimelineId,
+    pub(super) switch_lsn: Lsn,
+    pub(super) reason: String,
+}
+
+/// Segments without a gap.
+#[derive(Debug, Serialize)]
+pub(super) struct RangeReport {
+    pub(super) first: String,
+    pub(super) last: String,
+    pub(super) begin: Lsn,
+    pub(super) end: Lsn,
+    pub(super) segments: u64,
+    pub(super) stored_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct GapReport {
+    pub(super) first: String,
+    pub(super) last: String,
+    pub(super) segments: u64,
+}
+
+/// A complete backup.
+#[derive(Debug, Serialize)]
+pub(super) struct BackupReport {
+    pub(super) label: Label,
+    pub(super) postgres_version: String,
+    pub(super) timeline: TimelineId,
+    pub(super) start_lsn: Lsn,
+    pub(super) stop_lsn: Lsn,
+    pub(super) start_time: DateTime<Utc>,
+    pub(super) stop_time: DateTime<Utc>,
+    pub(super) from: BackupSource,
+    pub(super) raw_bytes: u64,
+    pub(super) stored_bytes: u64,
+    pub(super) files: u64,
+    pub(super) tablespaces: usize,
+    /// End of the WAL that continues the backup on its own timeline without a
+    /// gap; `None` where not even the WAL that it needs is there.
+    pub(super) wal_until: Option<Lsn>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct DamagedReport {
+    pub(super) label: Label,
+    pub(super) error: String,
+}
+
+pub(super) fn gather(repository: &Repository, clusters: &[Cluster]) -> Result<Report, Failure> {
+    Ok(Report {
+        repository: repository.location(),
+        format: repository.document().format,
+        clusters: clusters
+            .iter()
+            .map(cluster)
+            .collect::<Result<_, Failure>>()?,
+    })
+}
+
+fn cluster(cluster: &Cluster) -> Result<ClusterReport, Failure> {
+    let identity = cluster.identity();
+    let size = identity.segment_size;
+    let archive = cluster.wal();
+    let mut timelines = Vec::new();
+    let mut ranges: Vec<WalRange> = Vec::new();
+    for id in archive.timelines()? {
+        let content = archive.content(id)?;
+        let history = archive.history(id)?;
+        let branch = history.as_ref().and_then(|history| {
+            let last = history.entries().last()?;
+            Some(BranchReport {
+                parent: last.parent,
+                switch_lsn: last.switch_lsn,
+                reason: last.reason.clone(),
+            })
+        });
+        ranges.extend(content.ranges());
+        timelines.push(timeline(&content, branch, size));
+    }
+    let listing = cluster.backups().list()?;
+    let backups = listing
+        .backups
+        .iter()
+        .map(|info| backup(info, &ranges, size))
+        .collect();
+    let damaged_backups = listing
+        .damaged
+        .into_iter()
+        .map(|damaged| DamagedReport {
+            label: damaged.label,
+            error: damaged.error.to_string(),
+        })
+        .collect();
+    Ok(ClusterReport {
+        system_identifier: identity.system_identifier,
+        postgres_major: identity.major,
+        wal_segment_size: size,
+        timelines,
+        backups,
+        damaged_backups,
+    })
+}
+
+fn timeline(
+    content: &TimelineContent,
+    branch: Option<BranchReport>,
+    size: WalSegmentSize,
+) -> TimelineReport {
+    let ranges = content.ranges();
+    TimelineReport {
+        timeline: content.timeline,
+        branch,
+        gaps: WalRange::gaps(&ranges, size)
+            .iter()
+            .map(|gap| GapReport {
+                first: gap.first.to_string(),
+                last: gap.last.to_string(),
+                segments: gap.segments,
+            })
+            .collect(),
+        partial: content
+            .files
+            .iter()
+            .filter(|file| matches!(file.name, WalFileName::Partial(_)))
+            .map(|file| file.name.to_string())
+            .collect(),
+        stored_bytes: content.files.iter().map(|file| file.stored_bytes).sum(),
+        ranges: ranges
+            .iter()
+            .map(|range| RangeReport {
+                first: range.first.to_string(),
+                last: range.last.to_string(),
+                begin: range.begin,
+                end: range.end,
+                segments: range.segments,
+                stored_bytes: range.stored_bytes,
+            })
+            .collect(),
+    }
+}
+
+fn backup(info: &BackupInfo, ranges: &[WalRange], size: WalSegmentSize) -> BackupReport {
+    BackupReport {
+        label: info.label,
+        postgres_version: info.postgres_version.clone(),
+        timeline: info.timeline,
+        start_lsn: info.start_lsn,
+        stop_lsn: info.stop_lsn,
+        start_time: info.start_time,
+        stop_time: info.stop_time,
+        from: info.from,
+        raw_bytes: info.sizes.raw_bytes,
+        stored_bytes: info.sizes.stored_bytes,
+        files: info.sizes.files,
+        tablespaces: info.tablespaces.len(),
+        wal_until: wal_until(info, ranges, size),
+    }
+}
+
+/// The range that holds the backup's first segment, if it holds its last too.
+fn wal_until(info: &BackupInfo, ranges: &[WalRange], size: WalSegmentSize) -> Option<Lsn> {
+    let segment = |number| SegmentName::new(info.timeline, number, size);
+    let first = segment(SegmentNumber::containing(info.start_lsn, size));
+    let last = segment(SegmentNumber::last_before(info.stop_lsn, size));
+    ranges
+        .iter()
+        .find(|range| {
+            range.first.timeline() == info.timeline && range.first <= first && last <= range.last
+        })
+        .map(|range| range.end)
+}

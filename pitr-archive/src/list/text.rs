@@ -1,0 +1,137 @@
+//! What a repository holds, for people.
+
+use std::fmt::Write as _;
+
+use chrono::SubsecRound as _;
+use comfy_table::{CellAlignment, Table, presets};
+use pitr_console::{ByteCount, PointInTime};
+
+use super::report::{ClusterReport, Report, TimelineReport};
+
+/// Ranges and gaps of a timeline that are printed one by one.
+const SHOWN: usize = 20;
+
+pub(super) fn render(report: &Report) -> String {
+    let mut out = format!(
+        "repository {} (format {})\n",
+        report.repository, report.format
+    );
+    if report.clusters.is_empty() {
+        out.push_str("\nno cluster has archived or backed up anything yet\n");
+    }
+    for cluster in &report.clusters {
+        render_cluster(&mut out, cluster);
+    }
+    out
+}
+
+fn render_cluster(out: &mut String, cluster: &ClusterReport) {
+    // writing to a String cannot fail
+    let _ = writeln!(
+        out,
+        "\ncluster {} (PostgreSQL {}, segments of {})",
+        cluster.system_identifier,
+        cluster.postgres_major,
+        ByteCount(cluster.wal_segment_size.bytes())
+    );
+    out.push_str("\nbackups\n");
+    if cluster.backups.is_empty() {
+        out.push_str("  none: take one with \"pitr-archive backup\"\n");
+    } else {
+        let mut table = table(&[
+            "label",
+            "finished",
+            "timeline",
+            "start",
+            "stop",
+            "size",
+            "stored",
+            "WAL until",
+        ]);
+        for backup in &cluster.backups {
+            table.add_row([
+                backup.label.to_string(),
+                PointInTime::local(backup.stop_time.trunc_subsecs(0)).to_string(),
+                backup.timeline.to_string(),
+                backup.start_lsn.to_string(),
+                backup.stop_lsn.to_string(),
+                ByteCount(backup.raw_bytes).to_string(),
+                ByteCount(backup.stored_bytes).to_string(),
+                backup
+                    .wal_until
+                    .map_or_else(|| "incomplete".to_owned(), |lsn| lsn.to_string()),
+            ]);
+        }
+        push_table(out, &table);
+    }
+    for damaged in &cluster.damaged_backups {
+        let _ = writeln!(out, "  {} cannot be used: {}", damaged.label, damaged.error);
+    }
+    out.push_str("\nWAL\n");
+    if cluster.timelines.is_empty() {
+        out.push_str("  none\n");
+        return;
+    }
+    for timeline in &cluster.timelines {
+        render_timeline(out, timeline);
+    }
+}
+
+fn render_timeline(out: &mut String, timeline: &TimelineReport) {
+    let _ = write!(out, "  timeline {}", timeline.timeline);
+    if let Some(branch) = &timeline.branch {
+        let _ = write!(
+            out,
+            ", from timeline {} at {}: {}",
+            branch.parent,
+            branch.switch_lsn,
+            branch.reason.trim()
+        );
+    }
+    let _ = writeln!(out, " ({} stored)", ByteCount(timeline.stored_bytes));
+    if !timeline.ranges.is_empty() {
+        let mut table = table(&["first", "last", "from", "to", "segments", "stored"]);
+        for range in timeline.ranges.iter().take(SHOWN) {
+            table.add_row([
+                range.first.clone(),
+                range.last.clone(),
+                range.begin.to_string(),
+                range.end.to_string(),
+                range.segments.to_string(),
+                ByteCount(range.stored_bytes).to_string(),
+            ]);
+        }
+        push_table(out, &table);
+    }
+    for gap in timeline.gaps.iter().take(SHOWN) {
+        let _ = writeln!(
+            out,
+            "  GAP: {} segments are missing, {} to {}",
+            gap.segments, gap.first, gap.last
+        );
+    }
+    let hidden = timeline.ranges.len().saturating_sub(SHOWN);
+    if hidden > 0 {
+        let _ = writeln!(out, "  and {hidden} more ranges: --json shows all");
+    }
+    for partial in &timeline.partial {
+        let _ = writeln!(out, "  {partial}");
+    }
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+        column.set_cell_alignment(CellAlignment::Left);
+    }
+    table
+}
+
+fn push_table(out: &mut String, table: &Table) {
+    for line in table.lines() {
+        let _ = writeln!(out, "  {}", line.trim_end());
+    }
+}
