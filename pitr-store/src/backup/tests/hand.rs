@@ -98,3 +98,22 @@ fn files_of_a_backup_are_private_to_their_owner() {
     assert_eq!(names(&sample.folder()), expected);
     assert_eq!(names(&sample.scratch.backups()), ["20261120T074502Z"]);
 }
+
+#[test]
+fn the_example_of_the_specification_is_a_document_of_this_format() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/store-format.md");
+    let text = fs::read_to_string(path).unwrap();
+    let example = text
+        .split("```json\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .find(|block| block.contains("\"index\""))
+        .unwrap();
+    let label = "20261120T074502Z".parse().unwrap();
+    let (info, index) = super::super::document::parse(example.as_bytes(), label).unwrap();
+    assert_eq!(index.len(), 3);
+    // and it is written as it would be written
+    let parts: Vec<PartIndex> = index.parts().to_vec();
+    let written = super::super::document::to_bytes(&info, &parts).unwrap();
+    assert_eq!(String::from_utf8(written).unwrap(), example);
+}
