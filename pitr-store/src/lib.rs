@@ -13,6 +13,8 @@ pub mod wal;
 
 #[doc(hidden)]
 pub mod conformance;
+#[doc(hidden)]
+pub mod made_wal;
 
 pub use codec::{Codec, CodecError, DecodeError, Decoder, EncodeError, Encoder, Encoding};
 pub use key::{MAX_COMPONENT_BYTES, MAX_KEY_BYTES, ObjectKey, ObjectKeyError};

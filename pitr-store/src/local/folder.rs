@@ -5,10 +5,12 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fsync, mkdirat, openat, statat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, chmodat, fsync, mkdirat, openat, statat,
+};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{FOLDER_MODE, LocalStore, system_error};
+use super::{FOLDER_MODE, LocalStore, full_error, system_error};
 use crate::key::ObjectKey;
 use crate::store::{Entry, EntryKind, NodeKind, Operation, StoreError};
 
@@ -158,16 +160,18 @@ impl LocalStore {
         let made = match retry_on_intr(|| mkdirat(folder, name, FOLDER_MODE)) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
-            Err(e) => return Err(system_error(e, Operation::Create, self.text(Some(key)))),
+            Err(e) => {
+                let location = self.text(Some(key));
+                return Err(full_error(folder, e, Operation::Create, location, None));
+            }
         };
-        let fd = retry_on_intr(|| openat(folder, name, FOLDER_FLAGS, Mode::empty()))
-            .map_err(|e| self.folder_error(folder, depth, key, e))?;
         if made {
             // The umask may have taken bits away.
-            rustix::fs::fchmod(&fd, FOLDER_MODE)
+            chmodat(folder, name, FOLDER_MODE, AtFlags::empty())
                 .map_err(|e| system_error(e, Operation::Create, self.text(Some(key))))?;
         }
-        Ok(fd)
+        retry_on_intr(|| openat(folder, name, FOLDER_FLAGS, Mode::empty()))
+            .map_err(|e| self.folder_error(folder, depth, key, e))
     }
 
     /// The error for a folder on the way to `key` that could not be opened.
@@ -288,9 +292,8 @@ fn make_path(path: &Path) -> Result<(), StoreError> {
                 Err(Errno::EXIST) => false,
                 Err(e) => return Err(failed(e)),
             };
-            let fd = retry_on_intr(|| openat(CWD, path, flags, Mode::empty())).map_err(failed)?;
             if made {
-                rustix::fs::fchmod(&fd, FOLDER_MODE).map_err(failed)?;
+                chmodat(CWD, path, FOLDER_MODE, AtFlags::empty()).map_err(failed)?;
             }
             sync_parent()?;
         }

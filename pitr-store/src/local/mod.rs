@@ -8,12 +8,12 @@ mod remove;
 
 use std::io::Read;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rustix::fs::Mode;
-use rustix::io::Errno;
+use rustix::fs::{Mode, fstatvfs};
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::key::ObjectKey;
 use crate::store::{
@@ -150,6 +150,36 @@ fn system_error(errno: Errno, operation: Operation, location: String) -> StoreEr
             source: other.into(),
         },
     }
+}
+
+/// [`system_error`], with what is free on the disk of `folder` where it is full.
+fn full_error(
+    folder: BorrowedFd<'_>,
+    errno: Errno,
+    operation: Operation,
+    location: String,
+    needed: Option<u64>,
+) -> StoreError {
+    let mut error = system_error(errno, operation, location);
+    if let StoreError::NoSpace {
+        limit,
+        needed_bytes,
+        available_bytes,
+        ..
+    } = &mut error
+    {
+        *needed_bytes = needed;
+        if *limit == SpaceLimit::Disk
+            && let Ok(stat) = retry_on_intr(|| fstatvfs(folder))
+        {
+            *available_bytes = Some(stat.f_bavail.saturating_mul(stat.f_frsize));
+            // File systems without a fixed number of inodes say 0 of 0.
+            if stat.f_files > 0 && stat.f_favail == 0 {
+                *limit = SpaceLimit::Inodes;
+            }
+        }
+    }
+    error
 }
 
 #[cfg(test)]

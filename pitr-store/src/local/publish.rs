@@ -18,15 +18,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, fchmod, flock, fstat, fstatvfs,
-    fsync, ftruncate, linkat, openat, renameat_with, statat, unlinkat,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, fchmod, flock, fstat, fsync,
+    ftruncate, linkat, openat, renameat_with, statat, unlinkat,
 };
 use rustix::io::{Errno, retry_on_intr};
 
 use super::folder::sync_folder;
-use super::{FILE_MODE, LocalStore, system_error};
+use super::{FILE_MODE, LocalStore, full_error, system_error};
 use crate::key::ObjectKey;
-use crate::store::{ObjectWriter, Operation, SpaceLimit, StoreError};
+use crate::store::{ObjectWriter, Operation, StoreError};
 
 /// How many writers may be at one key at once; the next one is told to wait.
 const SLOTS: u32 = 8;
@@ -274,36 +274,6 @@ fn exists(folder: BorrowedFd<'_>, name: &str) -> Result<bool, Errno> {
     }
 }
 
-/// Adds to a full disk's error what is free now.
-fn full_error(
-    folder: BorrowedFd<'_>,
-    errno: Errno,
-    operation: Operation,
-    location: String,
-    needed: Option<u64>,
-) -> StoreError {
-    let mut error = system_error(errno, operation, location);
-    if let StoreError::NoSpace {
-        limit,
-        needed_bytes,
-        available_bytes,
-        ..
-    } = &mut error
-    {
-        *needed_bytes = needed;
-        if *limit == SpaceLimit::Disk
-            && let Ok(stat) = retry_on_intr(|| fstatvfs(folder))
-        {
-            *available_bytes = Some(stat.f_bavail.saturating_mul(stat.f_frsize));
-            // File systems without a fixed number of inodes say 0 of 0.
-            if stat.f_files > 0 && stat.f_favail == 0 {
-                *limit = SpaceLimit::Inodes;
-            }
-        }
-    }
-    error
-}
-
 /// Why there is no temporary file.
 #[derive(Debug)]
 enum TempFailure {
@@ -374,15 +344,16 @@ fn claim(folder: BorrowedFd<'_>, temp: &str) -> Result<Claim, Errno> {
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
             return Ok(Claim::InTheWay(Errno::EXIST));
         }
-        match try_lock(file.as_fd())? {
+        let lock = try_lock(file.as_fd());
+        if stat.st_size == 0 && !matches!(lock, Ok(LockOutcome::Taken | LockOutcome::HeldByOther)) {
+            // Most likely made by this open. Should it be a writer's after all,
+            // its publish notices the loss.
+            let _ = unlinkat(folder, temp, AtFlags::empty());
+        }
+        match lock? {
             LockOutcome::Taken => {}
             LockOutcome::HeldByOther => return Ok(Claim::HeldByOther),
-            LockOutcome::Unsupported => {
-                if stat.st_size == 0 {
-                    let _ = unlinkat(folder, temp, AtFlags::empty());
-                }
-                return Ok(Claim::NoLocks);
-            }
+            LockOutcome::Unsupported => return Ok(Claim::NoLocks),
         }
         // Its writer may have published or removed it between open and lock:
         // then this is no temporary file any more, and must not be touched.
@@ -391,12 +362,19 @@ fn claim(folder: BorrowedFd<'_>, temp: &str) -> Result<Claim, Errno> {
         }
         // A writer killed between link and unlink leaves a second name of a
         // published object: that is not to be truncated, only unlinked.
-        if fstat(&file)?.st_nlink > 1 {
+        let stat = fstat(&file)?;
+        if stat.st_nlink > 1 {
             unlinkat(folder, temp, AtFlags::empty())?;
             continue;
         }
-        ftruncate(&file, 0)?;
-        fchmod(&file, FILE_MODE)?;
+        let emptied = match stat.st_size {
+            0 => Ok(()),
+            _ => ftruncate(&file, 0),
+        };
+        if let Err(e) = emptied.and_then(|()| fchmod(&file, FILE_MODE)) {
+            let _ = unlinkat(folder, temp, AtFlags::empty());
+            return Err(e);
+        }
         return Ok(Claim::Ours(File::from(file)));
     }
 }
@@ -418,7 +396,10 @@ fn take_unlocked(folder: BorrowedFd<'_>, name: &str) -> Result<(File, Temp), Tem
         );
         match retry_on_intr(|| openat(folder, temp.as_str(), flags, FILE_MODE)) {
             Ok(file) => {
-                fchmod(&file, FILE_MODE)?;
+                if let Err(e) = fchmod(&file, FILE_MODE) {
+                    let _ = unlinkat(folder, temp.as_str(), AtFlags::empty());
+                    return Err(e.into());
+                }
                 return Ok((
                     File::from(file),
                     Temp {

@@ -52,7 +52,7 @@ pub enum StoreError {
     /// No room left. What was written has been removed.
     #[error(
         "could not {operation} \"{location}\": {limit}{}",
-        space_text(*needed_bytes, *available_bytes)
+        space_text(*limit, *needed_bytes, *available_bytes)
     )]
     NoSpace {
         /// What was tried.
@@ -219,8 +219,13 @@ impl fmt::Display for SpaceLimit {
     }
 }
 
-fn space_text(needed_bytes: Option<u64>, available_bytes: Option<u64>) -> String {
+fn space_text(
+    limit: SpaceLimit,
+    needed_bytes: Option<u64>,
+    available_bytes: Option<u64>,
+) -> String {
     match (needed_bytes, available_bytes) {
+        _ if limit == SpaceLimit::Inodes => String::new(),
         (Some(needed), Some(available)) => format!(
             ": at least {needed} bytes needed, {available} available, {} missing",
             needed.saturating_sub(available)

@@ -150,7 +150,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn read_whole(&self, key: &ObjectKey, max_bytes: u64) -> Result<Vec<u8>, StoreError> {
         let reader = self.open(key)?;
         let location = self.object_location(key);
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(1024);
         let length = reader
             .take(max_bytes.saturating_add(1))
             .read_to_end(&mut bytes)

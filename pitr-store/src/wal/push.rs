@@ -14,8 +14,9 @@ use crate::codec::{Codec, DecodeError, EncodeError, Encoder};
 use crate::key::ObjectKey;
 use crate::store::{Operation, StoreError};
 
-/// How much of the source is in memory at a time.
-const CHUNK_BYTES: usize = 1 << 20;
+/// How much of a segment is in memory at a time: stays in the processor's cache
+/// between reading and compressing.
+const CHUNK_BYTES: usize = 256 * 1024;
 
 /// How often a push begins again because the object that stood in its way was
 /// deleted meanwhile.
@@ -219,7 +220,13 @@ impl WalArchive {
                 found_bytes: total,
             }));
         }
-        buffer.resize(CHUNK_BYTES, 0);
+        // A text file is checked whole.
+        let head_limit = if is_segment {
+            CHUNK_BYTES
+        } else {
+            usize::try_from(total).unwrap_or(CHUNK_BYTES).max(1)
+        };
+        buffer.resize(head_limit, 0);
         source
             .rewind()
             .and_then(|()| read_full(source, buffer))
@@ -235,8 +242,8 @@ impl WalArchive {
             })
     }
 
-    /// Writes a new object: `buffer` holds the first `head_bytes`, the source
-    /// the rest.
+    /// Stores a new object: `buffer` holds the first `head_bytes`, the source
+    /// the rest. A full disk's error tells what the whole object needs.
     fn store_new(
         &self,
         name: &WalFileName,
@@ -249,6 +256,21 @@ impl WalArchive {
             WalFileName::Segment(_) | WalFileName::Partial(_) => codec,
             WalFileName::History(_) | WalFileName::Backup { .. } => Codec::None,
         };
+        let mut stored = self.write_new(name, source, buffer, head_bytes, codec);
+        if let Err(PushError::Store(StoreError::NoSpace { needed_bytes, .. })) = &mut stored {
+            *needed_bytes = measure(source, buffer, codec).or(*needed_bytes);
+        }
+        stored
+    }
+
+    fn write_new(
+        &self,
+        name: &WalFileName,
+        source: &mut dyn WalSource,
+        buffer: &mut [u8],
+        head_bytes: usize,
+        codec: Codec,
+    ) -> Result<StoredObject, PushError> {
         let encoding = codec.encoding();
         let (ours, rivals): (Vec<_>, Vec<_>) = layout::keys(&self.folder, name)
             .into_iter()
@@ -261,39 +283,21 @@ impl WalArchive {
             }));
         };
         let location = self.store.object_location(&key);
-
         let mut writer = self.store.create(&key, &rivals)?;
         let mut sink = Counting {
             inner: &mut writer,
             bytes: 0,
         };
-        let written = encode(source, buffer, head_bytes, codec, &mut sink, &location);
+        encode(source, buffer, head_bytes, codec, &mut sink, &location)?;
         let stored_bytes = sink.bytes;
-        let published = written.and_then(|()| Ok(writer.publish()?));
-        match published {
-            Ok(()) => Ok(StoredObject {
-                name: *name,
-                key,
-                location,
-                encoding,
-                stored_bytes,
-            }),
-            Err(PushError::Store(StoreError::NoSpace {
-                operation,
-                location,
-                limit,
-                needed_bytes,
-                available_bytes,
-            })) => Err(PushError::Store(StoreError::NoSpace {
-                operation,
-                location,
-                limit,
-                // The whole object's size, and not only up to the failed write.
-                needed_bytes: measure(source, buffer, codec).or(needed_bytes),
-                available_bytes,
-            })),
-            Err(other) => Err(other),
-        }
+        writer.publish()?;
+        Ok(StoredObject {
+            name: *name,
+            key,
+            location,
+            encoding,
+            stored_bytes,
+        })
     }
 
     /// The object that stands in the way of a publish.

@@ -6,16 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Barrier};
 
-use pitr_core::{PostgresMajor, SystemIdentifier, TimelineId, WalFileNameError, WalSegmentSize};
+use pitr_core::{TimelineId, WalFileNameError};
 
 use super::*;
 use crate::codec::{Codec, Encoding};
 use crate::conformance::noise;
 use crate::local::LocalStore;
+use crate::made_wal::{SYSTEM_IDENTIFIER, made_cluster, made_segment};
 use crate::repository::Repository;
 use crate::store::ErrorClass;
-
-const SYSTEM_IDENTIFIER: u64 = 7_575_757_575_757_575_757;
 
 const CODECS: [Codec; 3] = [
     Codec::Zstd { level: 1 },
@@ -29,11 +28,7 @@ fn name(text: &str) -> WalFileName {
 
 /// A repository of a cluster with segments of 1 MiB.
 fn archive() -> (tempfile::TempDir, WalArchive) {
-    archive_of(ClusterIdentity {
-        system_identifier: SystemIdentifier::new(SYSTEM_IDENTIFIER),
-        major: PostgresMajor::new(15).unwrap(),
-        segment_size: WalSegmentSize::new(1 << 20).unwrap(),
-    })
+    archive_of(made_cluster())
 }
 
 fn archive_of(cluster: ClusterIdentity) -> (tempfile::TempDir, WalArchive) {
@@ -44,23 +39,8 @@ fn archive_of(cluster: ClusterIdentity) -> (tempfile::TempDir, WalArchive) {
     (dir, wal)
 }
 
-/// A segment of 1 MiB: a true first page header, then content that compresses
-/// to about a third.
 fn segment(text: &str, seed: u64) -> Vec<u8> {
-    let size = WalSegmentSize::new(1 << 20).unwrap();
-    let segment = name(text).segment().unwrap();
-    let mut bytes = Vec::with_capacity(1 << 20);
-    bytes.extend(0xD110_u16.to_le_bytes());
-    bytes.extend(0x0002_u16.to_le_bytes());
-    bytes.extend(segment.timeline().get().to_le_bytes());
-    bytes.extend(segment.start(size).unwrap().get().to_le_bytes());
-    bytes.extend([0; 8]);
-    bytes.extend(SYSTEM_IDENTIFIER.to_le_bytes());
-    bytes.extend((1_u32 << 20).to_le_bytes());
-    bytes.extend(8192_u32.to_le_bytes());
-    bytes.extend(noise(350_000, seed));
-    bytes.resize(1 << 20, 7);
-    bytes
+    made_segment(text, seed)
 }
 
 fn source(bytes: &[u8]) -> WalBytes<Vec<u8>> {
