@@ -126,7 +126,23 @@ pub struct Segment {
 impl Segment {
     /// A full segment of 1 MiB, with the `pg_control` of its cluster beside it.
     pub fn real() -> Self {
-        let (name, bytes, control) = REAL.get_or_init(make);
+        static MADE: OnceLock<Real> = OnceLock::new();
+        Self::of(MADE.get_or_init(|| make(1 << 20)))
+    }
+
+    /// The same of a cluster of its own.
+    pub fn real_of_another_cluster() -> Self {
+        static MADE: OnceLock<Real> = OnceLock::new();
+        Self::of(MADE.get_or_init(|| make(1 << 20)))
+    }
+
+    /// A full segment of the usual size.
+    pub fn real_of_16_mib() -> Self {
+        static MADE: OnceLock<Real> = OnceLock::new();
+        Self::of(MADE.get_or_init(|| make(16 << 20)))
+    }
+
+    fn of((name, bytes, control): &Real) -> Self {
         let segment = Self::made_of(name, bytes);
         std::fs::write(segment.folder.path().join("global/pg_control"), control).unwrap();
         segment
@@ -163,22 +179,27 @@ impl Segment {
     }
 }
 
+/// Name, content, and the cluster's `pg_control`.
 type Real = (String, Vec<u8>, Vec<u8>);
-static REAL: OnceLock<Real> = OnceLock::new();
 
-fn make() -> Real {
+fn make(segment_bytes: u64) -> Real {
     let install = PostgresInstall::any().unwrap();
     let mut cluster = Cluster::builder(&install)
-        .segment_size(1 << 20)
-        .setting("wal_keep_size", "64MB")
+        .segment_size(segment_bytes)
+        .setting("wal_keep_size", "256MB")
         .create()
         .unwrap();
     cluster.start().unwrap();
-    let _ =
-        cluster.sql("CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, 40000) i");
-    let name = cluster.sql("SELECT pg_walfile_name(pg_current_wal_lsn() - 2097152)");
+    // fills two segments of either size
+    let rows = segment_bytes / 40;
+    let _ = cluster.sql(&format!(
+        "CREATE TABLE t AS SELECT i, md5(i::text) FROM generate_series(1, {rows}) i"
+    ));
+    let name = cluster.sql(&format!(
+        "SELECT pg_walfile_name(pg_current_wal_lsn() - {segment_bytes})"
+    ));
     let bytes = std::fs::read(cluster.data_dir().join("pg_wal").join(&name)).unwrap();
     let control = std::fs::read(cluster.data_dir().join("global/pg_control")).unwrap();
-    assert_eq!(bytes.len(), 1 << 20);
+    assert_eq!(bytes.len() as u64, segment_bytes);
     (name, bytes, control)
 }
