@@ -6,7 +6,8 @@ use super::member::Member;
 use super::member_rules::MemberRules;
 use super::part_name::{Archive, PartName};
 use super::part_writer::{CopyError, PartWriter};
-use super::tar_reader::{EndBlocks, TarError, TarReader};
+use super::tar_error::TarError;
+use super::tar_reader::{EndBlocks, TarReader};
 use super::write_error::BackupWriteError;
 use super::writer::BackupWriter;
 
@@ -157,7 +158,7 @@ impl<'a> ArchiveWriter<'a> {
             let number = number.ok_or(BackupWriteError::TooManyParts { archive })?;
             self.parts = number;
             self.part = Some(PartWriter::create(
-                self.backup.store.as_ref(),
+                &self.backup.store,
                 &self.backup.folder,
                 PartName::new(archive, number),
                 &self.backup.pool,

@@ -7,10 +7,11 @@ use chrono::{DateTime, Utc};
 use super::document;
 use super::info::BackupInfo;
 use super::label::Label;
+use super::options::BackupOptions;
 use super::read_error::BackupReadError;
 use super::reader::BackupReader;
 use super::write_error::BackupWriteError;
-use super::writer::{BackupOptions, BackupWriter, DOCUMENT};
+use super::writer::{BackupWriter, DOCUMENT};
 use crate::{EntryKind, ObjectKey, ObjectKeyError, Store, StoreError};
 
 /// Largest `backup.json` that is read: ten million files fit.

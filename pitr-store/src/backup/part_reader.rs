@@ -8,7 +8,7 @@ use super::info::PartInfo;
 use super::part_name::PartName;
 use super::read_error::{BackupReadError, PartDamage};
 use super::seekable_reader::SeekableError;
-use super::tar_reader::TarError;
+use super::tar_error::TarError;
 use crate::{ObjectKey, Store, StoreError};
 
 /// Largest window that a frame may ask for: 64 MiB, as the largest frame.

@@ -2,16 +2,17 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use super::frame_pool::FramePool;
 use super::index::{IndexEntry, PartIndex};
 use super::info::PartInfo;
 use super::member::{BLOCK_BYTES, Member, MemberKind, padding};
+use super::object::BackupObject;
 use super::part_name::PartName;
 use super::seekable_writer::SeekableWriter;
 use super::write_error::BackupWriteError;
-use crate::{ObjectKey, ObjectWriter, Operation, Store, StoreError};
+use crate::{ObjectKey, Operation, Store, StoreError};
 
 /// The two zero blocks that end a tar archive.
 const END_BYTES: usize = 2 * BLOCK_BYTES;
@@ -27,7 +28,7 @@ static ZEROS: [u8; END_BYTES] = [0; END_BYTES];
 pub(super) struct PartWriter {
     name: PartName,
     location: String,
-    output: SeekableWriter<CountedObject>,
+    output: SeekableWriter<BackupObject>,
     files: Vec<IndexEntry>,
 }
 
@@ -50,7 +51,7 @@ pub(super) enum CopyError {
 
 impl PartWriter {
     pub(super) fn create(
-        store: &dyn Store,
+        store: &Arc<dyn Store>,
         folder: &ObjectKey,
         name: PartName,
         pool: &Arc<FramePool>,
@@ -58,13 +59,10 @@ impl PartWriter {
         stored_bytes: &Arc<AtomicU64>,
     ) -> Result<Self, BackupWriteError> {
         let key = folder.join(&name.to_string())?;
-        let object = CountedObject {
-            object: store.create(&key, &[])?,
-            stored_bytes: Arc::clone(stored_bytes),
-        };
+        let object = BackupObject::create(store, key)?.counted_in(stored_bytes);
         Ok(Self {
             name,
-            location: store.object_location(&key),
+            location: object.location(),
             output: SeekableWriter::with_frame_bytes(object, Arc::clone(pool), frame_bytes),
             files: Vec::new(),
         })
@@ -142,7 +140,7 @@ impl PartWriter {
             .write_all(&ZEROS)
             .map_err(failed(&self.location))?;
         let (object, totals) = self.output.finish().map_err(failed(&self.location))?;
-        object.object.publish()?;
+        object.publish()?;
         Ok(FinishedPart {
             info: PartInfo {
                 name: self.name,
@@ -163,30 +161,5 @@ impl PartWriter {
             let error = StoreError::from_io(error, Operation::Write, &self.location);
             CopyError::Sink(error.into())
         })
-    }
-}
-
-/// An object of the store that adds what it takes in to a shared count.
-struct CountedObject {
-    object: Box<dyn ObjectWriter>,
-    stored_bytes: Arc<AtomicU64>,
-}
-
-impl std::fmt::Debug for CountedObject {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CountedObject").finish_non_exhaustive()
-    }
-}
-
-impl Write for CountedObject {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.object.write(bytes)?;
-        self.stored_bytes
-            .fetch_add(written as u64, Ordering::Relaxed);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.object.flush()
     }
 }

@@ -8,7 +8,7 @@ use super::document::DocumentError;
 use super::label::Label;
 use super::part_name::PartName;
 use super::seekable_reader::SeekableError;
-use super::tar_reader::TarError;
+use super::tar_error::TarError;
 use crate::{ObjectKeyError, StoreError};
 
 /// Why a base backup could not be read.

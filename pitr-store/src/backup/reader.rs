@@ -1,9 +1,9 @@
 //! Reading a complete base backup.
 
-use std::io::{self, Read};
-use std::ops::Range;
+use std::io::Read;
 use std::sync::Arc;
 
+use super::file_reader::{CheckedData, FileReader, StoredObject};
 use super::index::{BackupIndex, IndexEntry};
 use super::info::{BackupInfo, PartInfo};
 use super::label::Label;
@@ -13,7 +13,7 @@ use super::member_rules::RuleError;
 use super::part_name::{Archive, PartName};
 use super::part_reader::{PartPlace, PartReader};
 use super::read_error::{BackupReadError, ManifestDamage, PartDamage};
-use super::seekable_reader::{RangeCursor, RangeSource, SeekableReader};
+use super::seekable_reader::SeekableReader;
 use super::tar_reader::{EndBlocks, TarReader};
 use super::writer::MANIFEST;
 use crate::{ObjectKey, Store};
@@ -198,13 +198,7 @@ impl BackupReader {
         let (part, entry) = self.find(path)?;
         let place = self.place(&part)?;
         let reader = self.seekable(&part)?;
-        let end = entry.offset.saturating_add(entry.length);
-        Ok(FileReader {
-            reader,
-            cursor: RangeCursor::new(entry.offset, end),
-            check: Check::new(Some(entry)),
-            place,
-        })
+        Ok(FileReader::new(reader, entry, place))
     }
 
     /// Reads one file of at most `limit` bytes, as [`BackupReader::open_member`].
@@ -278,11 +272,7 @@ impl BackupReader {
         let place = self.place(part)?;
         let key = self.part_key(part)?;
         place.check_stored_size(self.store.as_ref(), &key, info)?;
-        let object = StoredObject {
-            store: Arc::clone(&self.store),
-            key,
-            bytes: info.stored_bytes,
-        };
+        let object = StoredObject::new(Arc::clone(&self.store), key, info.stored_bytes);
         let reader = SeekableReader::open(object).map_err(|error| place.seekable_error(error))?;
         let found = reader.table().raw_bytes();
         if found != info.raw_bytes {
@@ -325,127 +315,5 @@ fn agree<'a>(
             ),
             found: format!("\"{path}\" with {} bytes", member.size),
         })),
-    }
-}
-
-/// Follows a file's data and compares its CRC-32C at the end.
-#[derive(Debug)]
-struct Check {
-    path: String,
-    expected: Option<u32>,
-    crc32c: u32,
-}
-
-impl Check {
-    fn new(entry: Option<&IndexEntry>) -> Self {
-        Self {
-            path: entry
-                .map(|entry| entry.path.to_string())
-                .unwrap_or_default(),
-            expected: entry.map(|entry| entry.crc32c),
-            crc32c: 0,
-        }
-    }
-
-    fn take(&mut self, bytes: &[u8]) {
-        self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
-    }
-
-    fn end(&self) -> Result<(), PartDamage> {
-        match self.expected {
-            Some(expected) if expected != self.crc32c => Err(PartDamage::Checksum {
-                path: self.path.clone(),
-                expected,
-                found: self.crc32c,
-            }),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// A member's data out of a part that is read whole.
-struct CheckedData<'a, R> {
-    data: R,
-    place: &'a PartPlace,
-    check: Check,
-}
-
-impl<'a, R: Read> CheckedData<'a, R> {
-    fn new(data: R, place: &'a PartPlace, entry: Option<&IndexEntry>) -> Self {
-        Self {
-            data,
-            place,
-            check: Check::new(entry),
-        }
-    }
-
-    /// Reads what is left.
-    fn finish(mut self) -> Result<(), BackupReadError> {
-        let place = self.place;
-        let copied = io::copy(&mut self, &mut io::sink());
-        copied.map(|_| ()).map_err(|error| place.io_error(error))
-    }
-}
-
-impl<R: Read> Read for CheckedData<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.data.read(buffer);
-        checked(read, buffer, &mut self.check, self.place)
-    }
-}
-
-/// One file of a backup, read by itself. Errors come as [`io::Error`] around
-/// a [`BackupReadError`].
-#[derive(Debug)]
-pub struct FileReader {
-    reader: SeekableReader<StoredObject>,
-    cursor: RangeCursor,
-    check: Check,
-    place: PartPlace,
-}
-
-impl Read for FileReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.cursor.read(&self.reader, buffer);
-        checked(read, buffer, &mut self.check, &self.place)
-    }
-}
-
-/// What both readers do with what was read.
-fn checked(
-    read: io::Result<usize>,
-    buffer: &[u8],
-    check: &mut Check,
-    place: &PartPlace,
-) -> io::Result<usize> {
-    match read {
-        Ok(0) if !buffer.is_empty() => {
-            check.end().map_err(|damage| place.damage(damage))?;
-            Ok(0)
-        }
-        Ok(read) => {
-            check.take(&buffer[..read]);
-            Ok(read)
-        }
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
-        Err(error) => Err(place.io_error(error).into()),
-    }
-}
-
-/// An object of a store, read by ranges.
-#[derive(Debug)]
-struct StoredObject {
-    store: Arc<dyn Store>,
-    key: ObjectKey,
-    bytes: u64,
-}
-
-impl RangeSource for StoredObject {
-    fn size(&self) -> u64 {
-        self.bytes
-    }
-
-    fn read_range(&self, range: Range<u64>) -> io::Result<Vec<u8>> {
-        Ok(self.store.read_range(&self.key, range)?)
     }
 }

@@ -9,7 +9,7 @@ use super::index::IndexError;
 use super::label::Label;
 use super::member_rules::RuleError;
 use super::part_name::Archive;
-use super::tar_reader::TarError;
+use super::tar_error::TarError;
 use crate::{ObjectKeyError, StoreError};
 
 /// Why a base backup could not be written. What had been written of it is

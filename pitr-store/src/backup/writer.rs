@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -14,9 +13,10 @@ use super::index::{BackupIndex, PartIndex};
 use super::info::{BackupDetails, BackupInfo, FORMAT, ManifestInfo, PartInfo, Sizes};
 use super::label::Label;
 use super::member_path::MemberPath;
+use super::object::BackupObject;
+use super::options::BackupOptions;
 use super::part_name::Archive;
 use super::part_writer::{FinishedPart, PartWriter};
-use super::seekable_writer::DEFAULT_FRAME_BYTES;
 use super::write_error::BackupWriteError;
 use crate::{Hold, ObjectKey, Operation, Store, StoreError};
 
@@ -26,49 +26,11 @@ pub(super) const DOCUMENT: &str = "backup.json";
 /// Name of PostgreSQL's manifest beside it.
 pub(super) const MANIFEST: &str = "backup_manifest";
 
-/// Bytes of a part before compression, unless told otherwise: 256 MiB.
-pub const DEFAULT_PART_BYTES: u64 = 256 << 20;
-
 /// Largest member that is collected while it passes.
 const MAX_COLLECTED_BYTES: u64 = 1 << 20;
 
 /// Files without which a backup cannot be restored.
 const INDISPENSABLE: [&str; 2] = ["backup_label", "global/pg_control"];
-
-/// How a base backup is written.
-#[derive(Debug, Clone)]
-pub struct BackupOptions {
-    /// Bytes of a part before compression. A member is never split, so that a
-    /// larger one makes a larger part.
-    pub part_bytes: u64,
-    /// Raw bytes of a zstd frame.
-    pub frame_bytes: u32,
-    /// zstd level.
-    pub level: i32,
-    /// Compression threads; `None`: one for each processor, at most 16.
-    pub threads: Option<NonZeroUsize>,
-    /// Files that are kept in memory while they pass, up to 1 MiB each, by
-    /// their path in the manifest: see [`BackupWriter::collected`].
-    pub collect: BTreeSet<MemberPath>,
-}
-
-impl Default for BackupOptions {
-    /// Parts of 256 MiB, frames of 4 MiB, level 1, all processors; collects
-    /// `backup_label`, `tablespace_map` and `global/pg_control`.
-    fn default() -> Self {
-        let collect = ["backup_label", "tablespace_map", "global/pg_control"];
-        Self {
-            part_bytes: DEFAULT_PART_BYTES,
-            frame_bytes: DEFAULT_FRAME_BYTES,
-            level: 1,
-            threads: None,
-            collect: collect
-                .iter()
-                .filter_map(|path| path.parse().ok())
-                .collect(),
-        }
-    }
-}
 
 /// How far the writing is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -216,8 +178,7 @@ impl BackupWriter {
             });
         }
         let key = self.folder.join(MANIFEST)?;
-        let mut object = self.store.create(&key, &[])?;
-        let (mut bytes, mut crc32c) = (0, 0);
+        let mut object = BackupObject::create(&self.store, key)?;
         let mut buffer = vec![0; 64 << 10];
         loop {
             let found = match manifest.read(&mut buffer) {
@@ -226,13 +187,11 @@ impl BackupWriter {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(BackupWriteError::Manifest(error)),
             };
-            crc32c = crc32c::crc32c_append(crc32c, &buffer[..found]);
-            bytes += found as u64;
             object.write_all(&buffer[..found]).map_err(|error| {
-                let location = self.store.object_location(&key);
-                StoreError::from_io(error, Operation::Write, &location)
+                StoreError::from_io(error, Operation::Write, &object.location())
             })?;
         }
+        let (bytes, crc32c) = (object.bytes(), object.crc32c());
         object.publish()?;
         self.manifest = Some((bytes, crc32c));
         Ok(bytes)
@@ -267,16 +226,11 @@ impl BackupWriter {
         // nothing is published that could not be read back
         document::parse_info(&bytes, self.label)?;
         let key = self.folder.join(DOCUMENT)?;
-        match self.store.put(&key, &[], &bytes) {
-            Ok(()) => {}
-            // an answer that was lost: the document is there all the same
-            Err(StoreError::AlreadyExists { .. })
-                if self.store.read_whole(&key, bytes.len() as u64)? == bytes =>
-            {
-                self.store.make_durable(&key)?;
-            }
-            Err(error) => return Err(error.into()),
-        }
+        let mut object = BackupObject::create(&self.store, key)?;
+        object
+            .write_all(&bytes)
+            .map_err(|error| StoreError::from_io(error, Operation::Write, &object.location()))?;
+        object.publish()?;
         self.committed = true;
         Ok(info)
     }

@@ -2,6 +2,7 @@
 
 mod catalog;
 mod damage;
+mod faults;
 mod hand;
 mod memory;
 mod round_trip;
