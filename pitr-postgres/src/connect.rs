@@ -5,5 +5,6 @@ pub(crate) mod endpoint;
 pub(crate) mod error;
 mod login;
 pub(crate) mod stream;
+pub(crate) mod tls;
 
 pub(crate) use login::{Session, log_in};

@@ -37,6 +37,8 @@ pub use base_backup::{
 };
 pub use connect::endpoint::Endpoint;
 pub use connect::error::{ConnectError, ConnectFailure, FailedAttempt, ServerRefusal};
+pub use connect::tls::certificate::NameMismatch;
+pub use connect::tls::error::TlsError;
 pub use connection::{Connection, Mode, QueryError, Row};
 pub use data_directory::{DataDirectory, ReadControlFileError};
 pub use options::environment::{Environment, ProcessEnvironment};

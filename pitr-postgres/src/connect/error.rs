@@ -1,7 +1,7 @@
 //! Why no server could be reached.
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::server_message::ServerMessage;
 use crate::wire::WireError;
 
 use super::endpoint::Endpoint;
+use super::tls::error::TlsError;
 
 /// No connection: every server that was tried, with the reason.
 ///
@@ -60,6 +61,9 @@ pub enum ConnectFailure {
     /// What answered is not PostgreSQL, or a newer one than is understood here.
     #[error("unexpected answer: {0}")]
     Protocol(String),
+    /// There is no encrypted connection as it was asked for.
+    #[error(transparent)]
+    Tls(Box<TlsError>),
     /// The server refused the login.
     #[error("{}", .0.message)]
     Server(Box<ServerRefusal>),
@@ -106,10 +110,28 @@ impl From<WireError> for ConnectFailure {
             WireError::Closed => Self::Closed,
             // the caller, who knows the limit, puts it in
             WireError::TimedOut => Self::TimedOut(Duration::ZERO),
-            WireError::Io(error) => Self::Io(error),
+            // in TLS 1.3, a server objects to our certificate only after the handshake
+            WireError::Io(error) => match error.downcast::<rustls::Error>() {
+                Ok(error) => TlsError::from(error).into(),
+                Err(error) => Self::Io(error),
+            },
             error @ (WireError::TooLong { .. } | WireError::Malformed(_)) => {
                 Self::Protocol(error.to_string())
             }
+        }
+    }
+}
+
+impl From<TlsError> for ConnectFailure {
+    fn from(error: TlsError) -> Self {
+        match error {
+            // the caller, who knows the limit, puts it in
+            TlsError::Io(error)
+                if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) =>
+            {
+                Self::TimedOut(Duration::ZERO)
+            }
+            error => Self::Tls(Box::new(error)),
         }
     }
 }
@@ -125,6 +147,7 @@ impl ConnectFailure {
             Self::PasswordMissing { .. }
             | Self::AuthenticationUnsupported(_)
             | Self::Scram(_)
+            | Self::Tls(_)
             | Self::ChannelBinding(_) => false,
             _ => true,
         }
@@ -172,6 +195,7 @@ impl ConnectFailure {
             Self::WrongSession(_) => Some(
                 "List more hosts, or take another target_session_attrs.".to_owned(),
             ),
+            Self::Tls(error) => error.hint(),
             Self::Server(refusal) => refusal.hint().or_else(|| refusal.message.hint.clone()),
             Self::Resolve(_) | Self::Io(_) | Self::Scram(_) | Self::ChannelBinding(_) => None,
         }

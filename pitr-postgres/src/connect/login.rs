@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::ToSocketAddrs as _;
-use std::time::Instant;
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::time::{Duration, Instant};
 
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 
 use crate::connection::Mode;
-use crate::options::tls::SslMode;
+use crate::options::tls::{SslMode, SslNegotiation};
 use crate::options::{ConnectOptions, Host, HostTarget, SessionTarget};
 use crate::server_message::ServerMessage;
 use crate::wire::Wire;
@@ -18,6 +18,7 @@ use super::authentication::{Credentials, Refusal, authenticate, next, unexpected
 use super::endpoint::Endpoint;
 use super::error::{ConnectError, ConnectFailure, FailedAttempt, ServerRefusal};
 use super::stream::Stream;
+use super::tls::{self, error::TlsError};
 
 /// A session that the server is ready to serve.
 pub(crate) struct Session {
@@ -44,15 +45,15 @@ pub(crate) fn log_in<S>(
         attempts.clear();
         for host in &options.hosts {
             for endpoint in endpoints(host) {
-                let (endpoint, found) = match endpoint {
-                    Ok(endpoint) => (endpoint.clone(), endpoint),
+                let endpoint = match endpoint {
+                    Ok(endpoint) => endpoint,
                     Err(attempt) => {
                         attempts.push(attempt);
                         continue;
                     }
                 };
-                let result =
-                    connect(options, mode, host, found).and_then(|session| finish(session, target));
+                let result = connect(options, mode, host, &endpoint)
+                    .and_then(|session| finish(session, target));
                 let failure = match result {
                     Ok(session) => return Ok(session),
                     Err(failure) => failure,
@@ -105,7 +106,7 @@ fn connect(
     options: &ConnectOptions,
     mode: Mode,
     host: &Host,
-    endpoint: Endpoint,
+    endpoint: &Endpoint,
 ) -> Result<Session, ConnectFailure> {
     let deadline = options
         .connect_timeout
@@ -117,42 +118,109 @@ fn connect(
     })
 }
 
+/// Connects with as much TLS as the settings ask for and the server offers.
+///
+/// Over a Unix socket there is none, whatever the settings say. `allow` and
+/// `prefer` take the other way if the first fails; then the first failure is
+/// reported, as the second would only tell that the other way is closed. A
+/// password that was refused is not sent a second time.
+///
+/// Source: `PQconnectPoll`, src/interfaces/libpq/fe-connect.c.
 fn attempt(
     options: &ConnectOptions,
     mode: Mode,
     host: &Host,
-    endpoint: Endpoint,
+    endpoint: &Endpoint,
     deadline: Option<Instant>,
 ) -> Result<Session, ConnectFailure> {
-    // never in the clear where that was ruled out
-    if options.tls.mode >= SslMode::Require && matches!(endpoint, Endpoint::Tcp { .. }) {
-        return Err(ConnectFailure::Protocol("TLS is not spoken yet".to_owned()));
-    }
-    let stream = open(&endpoint, options, deadline)?;
-    let wire = Wire::new(stream, deadline);
-    start(options, mode, host, endpoint, wire)
-}
-
-fn open(
-    endpoint: &Endpoint,
-    options: &ConnectOptions,
-    deadline: Option<Instant>,
-) -> Result<Stream, ConnectFailure> {
-    let result = match endpoint {
-        Endpoint::Socket { path } => Stream::unix(path),
-        Endpoint::Tcp { address, .. } => match address {
+    let log_in_over = |stream| {
+        start(
+            options,
+            mode,
+            host,
+            endpoint.clone(),
+            Wire::new(stream, deadline),
+        )
+    };
+    let (name, address) = match endpoint {
+        Endpoint::Socket { path } => {
+            let stream = Stream::unix(path).map_err(|error| cannot_open(error, deadline))?;
+            return log_in_over(stream);
+        }
+        Endpoint::Tcp { name, address, .. } => (name, address),
+    };
+    let open = || -> Result<TcpStream, ConnectFailure> {
+        match address {
             Some(address) => Stream::tcp(*address, deadline, &options.keepalive),
             None => Err(ErrorKind::AddrNotAvailable.into()),
-        },
+        }
+        .map_err(|error| cannot_open(error, deadline))
     };
-    result.map_err(|error| match error.kind() {
+    let encrypt = |socket| -> Result<Stream, ConnectFailure> {
+        let stream = tls::shake_hands(socket, name, &options.tls, deadline)?;
+        Ok(Stream::Tls(Box::new(stream)))
+    };
+    let plain = || log_in_over(Stream::Tcp(open()?));
+    match options.tls.mode {
+        SslMode::Disable => plain(),
+        SslMode::Allow => plain().or_else(|failure| {
+            if !is_worth_another_way(&failure) {
+                return Err(failure);
+            }
+            let mut socket = open()?;
+            match tls::is_offered(&mut socket, deadline) {
+                Ok(true) => encrypt(socket).and_then(log_in_over).map_err(|_| failure),
+                _ => Err(failure),
+            }
+        }),
+        SslMode::Prefer => {
+            let mut socket = open()?;
+            let encrypted = match tls::is_offered(&mut socket, deadline) {
+                Ok(false) => return log_in_over(Stream::Tcp(socket)),
+                Ok(true) => encrypt(socket).and_then(log_in_over),
+                Err(error) => Err(error.into()),
+            };
+            encrypted.or_else(|failure| {
+                if is_worth_another_way(&failure) {
+                    plain().map_err(|_| failure)
+                } else {
+                    Err(failure)
+                }
+            })
+        }
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
+            let mut socket = open()?;
+            if options.tls.negotiation == SslNegotiation::Postgres
+                && !tls::is_offered(&mut socket, deadline)?
+            {
+                return Err(TlsError::NotOffered {
+                    mode: options.tls.mode,
+                }
+                .into());
+            }
+            log_in_over(encrypt(socket)?)
+        }
+    }
+}
+
+/// Whether a server may answer otherwise with, or without, TLS.
+fn is_worth_another_way(failure: &ConnectFailure) -> bool {
+    match failure {
+        ConnectFailure::Server(refusal) => refusal.message.code != "28P01",
+        ConnectFailure::Tls(_) | ConnectFailure::Closed => true,
+        _ => false,
+    }
+}
+
+fn cannot_open(error: std::io::Error, deadline: Option<Instant>) -> ConnectFailure {
+    match error.kind() {
         ErrorKind::NotFound => ConnectFailure::NoSocket,
         ErrorKind::ConnectionRefused => ConnectFailure::Refused,
         ErrorKind::TimedOut if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
-            ConnectFailure::TimedOut(Default::default())
+            ConnectFailure::TimedOut(Duration::ZERO)
         }
         _ => ConnectFailure::Unreachable(error),
-    })
+    }
 }
 
 /// Sends the startup message, proves who we are, and waits until the server is ready.
@@ -187,8 +255,8 @@ fn start(
         user: &options.user,
         password: password.as_ref().map(|(password, _)| password),
         channel_binding: options.tls.channel_binding,
-        is_tls: false,
-        server_end_point: None,
+        is_tls: wire.stream().tls().is_some(),
+        server_end_point: wire.stream().tls().and_then(tls::server_end_point),
         pgpass_line: pgpass_line(host, database, &options.user),
     };
     let mut notices = Vec::new();

@@ -1,4 +1,4 @@
-//! The bytes of a connection: a Unix socket or TCP.
+//! The bytes of a connection: a Unix socket, TCP, or TLS over TCP.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -12,13 +12,23 @@ use rustix::net::sockopt;
 
 use crate::options::Keepalive;
 
+use super::tls::TlsStream;
+
 /// A connected stream.
 pub(crate) enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
+    pub(crate) fn tls(&self) -> Option<&TlsStream> {
+        match self {
+            Self::Tls(stream) => Some(stream),
+            Self::Unix(_) | Self::Tcp(_) => None,
+        }
+    }
+
     /// Connects to a Unix socket, in the file system or (leading `@`) in the abstract namespace.
     pub(crate) fn unix(path: &Path) -> io::Result<Self> {
         let stream = match path.as_os_str().as_bytes().strip_prefix(b"@") {
@@ -35,7 +45,7 @@ impl Stream {
         address: SocketAddr,
         deadline: Option<Instant>,
         keepalive: &Keepalive,
-    ) -> io::Result<Self> {
+    ) -> io::Result<TcpStream> {
         let stream = match deadline {
             Some(deadline) => TcpStream::connect_timeout(&address, remaining(deadline)?)?,
             None => TcpStream::connect(address)?,
@@ -55,30 +65,32 @@ impl Stream {
             let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
             let _ = sockopt::set_tcp_user_timeout(&stream, milliseconds);
         }
-        Ok(Self::Tcp(stream))
+        Ok(stream)
     }
 
     /// Our own address on a TCP connection.
     pub(crate) fn client_address(&self) -> Option<IpAddr> {
         match self {
             Self::Unix(_) => None,
-            Self::Tcp(stream) => stream.local_addr().ok().map(|address| address.ip()),
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Tls(stream) => stream.sock.local_addr().ok(),
         }
+        .map(|address| address.ip())
     }
 
     /// Reads and writes fail with `WouldBlock` or `TimedOut` from `deadline` on; `None`: never.
     pub(crate) fn set_deadline(&self, deadline: Option<Instant>) -> io::Result<()> {
         let limit = deadline.map(remaining).transpose()?;
-        match self {
+        let tcp = match self {
             Self::Unix(stream) => {
                 stream.set_read_timeout(limit)?;
-                stream.set_write_timeout(limit)
+                return stream.set_write_timeout(limit);
             }
-            Self::Tcp(stream) => {
-                stream.set_read_timeout(limit)?;
-                stream.set_write_timeout(limit)
-            }
-        }
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => &stream.sock,
+        };
+        tcp.set_read_timeout(limit)?;
+        tcp.set_write_timeout(limit)
     }
 
     /// Closes both directions; whoever is reading wakes up.
@@ -86,11 +98,18 @@ impl Stream {
         let _ = match self {
             Self::Unix(stream) => stream.shutdown(Shutdown::Both),
             Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
+            Self::Tls(stream) => {
+                stream.conn.send_close_notify();
+                // a server that no longer reads must not hold us
+                let _ = stream.sock.set_write_timeout(Some(Duration::from_secs(1)));
+                let _ = stream.conn.write_tls(&mut stream.sock);
+                stream.sock.shutdown(Shutdown::Both)
+            }
         };
     }
 }
 
-fn remaining(deadline: Instant) -> io::Result<Duration> {
+pub(crate) fn remaining(deadline: Instant) -> io::Result<Duration> {
     deadline
         .checked_duration_since(Instant::now())
         .filter(|left| !left.is_zero())
@@ -102,6 +121,7 @@ impl Read for Stream {
         match self {
             Self::Unix(stream) => stream.read(buffer),
             Self::Tcp(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
         }
     }
 }
@@ -111,6 +131,7 @@ impl Write for Stream {
         match self {
             Self::Unix(stream) => stream.write(bytes),
             Self::Tcp(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
         }
     }
 
@@ -118,6 +139,7 @@ impl Write for Stream {
         match self {
             Self::Unix(stream) => stream.flush(),
             Self::Tcp(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
         }
     }
 }
