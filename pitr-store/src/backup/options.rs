@@ -22,7 +22,8 @@ pub struct BackupOptions {
     /// Compression threads; `None`: one for each processor, at most 16.
     pub threads: Option<NonZeroUsize>,
     /// Files that are kept in memory while they pass, up to 1 MiB each, by
-    /// their path in the manifest: see [`BackupWriter::collected`].
+    /// their path in the manifest: see
+    /// [`BackupWriter::collected`](super::BackupWriter::collected).
     pub collect: BTreeSet<MemberPath>,
 }
 

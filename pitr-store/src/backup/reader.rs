@@ -134,7 +134,7 @@ impl BackupReader {
     ///
     /// # Errors
     /// Of `visit`, or `Part` for a damaged part. An error while `visit` reads
-    /// reaches it as an [`io::Error`]: [`BackupReadError::recover`] tells it
+    /// reaches it as an [`std::io::Error`]: [`BackupReadError::recover`] tells it
     /// from one of what it writes to.
     pub fn unpack<E: From<BackupReadError>>(
         &self,
