@@ -188,6 +188,20 @@ impl Connection {
         }
     }
 
+    /// A session with whatever is at the other end of `stream`.
+    #[cfg(test)]
+    pub(crate) fn over_socket(stream: std::os::unix::net::UnixStream, version: &str) -> Self {
+        use crate::connect::stream::Stream;
+        let session = Session {
+            wire: Wire::new(Stream::Unix(stream), None),
+            endpoint: Endpoint::socket("/test".as_ref(), 1),
+            parameters: [("server_version".to_owned(), version.to_owned())].into(),
+            process_id: 1,
+            notices: Vec::new(),
+        };
+        Self::over(session, Mode::Replication)
+    }
+
     /// Source: `CONNECTION_CHECK_TARGET`, src/interfaces/libpq/fe-connect.c.
     fn check_target(&mut self, target: SessionTarget) -> Result<(), ConnectFailure> {
         // servers from 14 on report both settings of their own accord

@@ -230,6 +230,14 @@ fn each_sslmode_encrypts_and_verifies_as_much_as_libpq() {
             assert!(matches!(error, TlsError::CertificateUntrusted), "{error}");
             assert!(error.hint().unwrap().contains("root.crt"));
         }
+        let error = tls_failure(&cluster, "sslrootcert=system");
+        assert!(
+            matches!(
+                error,
+                TlsError::CertificateUntrusted | TlsError::NoSystemRoots { .. }
+            ),
+            "{error}"
+        );
         let error = tls_failure(&cluster, "sslmode=verify-ca sslrootcert=/nonexistent");
         assert!(matches!(error, TlsError::RootMissing { .. }), "{error}");
         let error = tls_failure(&cluster, "sslmode=verify-ca");

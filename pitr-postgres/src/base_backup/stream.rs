@@ -291,6 +291,9 @@ impl BaseBackup<'_> {
                     _ => Err(feed.give_up("an archive a second time")),
                 }
             }
+            Event::Manifest if feed.state.has_manifest => {
+                Err(feed.give_up("a manifest a second time"))
+            }
             Event::Manifest => {
                 feed.state.is_in_member = true;
                 feed.state.has_manifest = true;
@@ -472,3 +475,7 @@ impl BufRead for MemberReader<'_> {
         chunk.advance(count.min(chunk.len()));
     }
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

@@ -317,3 +317,81 @@ fn pgpass_line(host: &Host, database: &str, user: &str) -> String {
         escape(user)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Logs in to a server that says `words` whatever it is told.
+    fn log_in_to(words: &[u8]) -> Result<Session, ConnectFailure> {
+        let environment: BTreeMap<String, String> = BTreeMap::new();
+        let options =
+            ConnectOptions::resolve(Some("user=u password=p host=/test"), &environment).unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let words = words.to_vec();
+        let server = std::thread::spawn(move || {
+            let _ = theirs.write_all(&words);
+            let _ = theirs.shutdown(std::net::Shutdown::Write);
+            let _ = io::copy(&mut theirs, &mut io::sink());
+        });
+        let result = start(
+            &options,
+            Mode::Sql,
+            &options.hosts[0],
+            Endpoint::socket("/test".as_ref(), 1),
+            Wire::new(Stream::Unix(ours), None),
+        );
+        let result = result.map(|mut session| {
+            session.wire.shut_down();
+            session
+        });
+        server.join().unwrap();
+        result
+    }
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&[tag][..], &length.to_be_bytes(), body].concat()
+    }
+
+    #[test]
+    fn scram_that_the_server_skips_is_no_login() {
+        let begin = message(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0");
+        let ok = message(b'R', &[0, 0, 0, 0]);
+        let ready = message(b'Z', b"I");
+        let failure = log_in_to(&[begin, ok.clone(), ready.clone()].concat());
+        assert!(matches!(failure, Err(ConnectFailure::Protocol(_))));
+        // the plus variant over a connection without TLS comes from somebody in between
+        let plus = message(b'R', b"\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0");
+        assert!(matches!(log_in_to(&plus), Err(ConnectFailure::Protocol(_))));
+        let session = log_in_to(&[ok, ready].concat());
+        assert!(session.is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_server_makes_the_login_panic_or_hang(
+            words in prop::collection::vec(
+                (
+                    prop::sample::select(b"RRRRSKEZNv".to_vec()),
+                    prop::sample::select(vec![0_u8, 3, 5, 7, 10, 11, 12, 99]),
+                    prop::collection::vec(any::<u8>(), 0..30),
+                ),
+                0..6,
+            ),
+        ) {
+            let bytes: Vec<u8> = words
+                .iter()
+                .flat_map(|(tag, kind, rest)| {
+                    message(*tag, &[&[0, 0, 0, *kind][..], rest].concat())
+                })
+                .collect();
+            let _ = log_in_to(&bytes);
+        }
+    }
+}
