@@ -382,6 +382,7 @@ fn read_some(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize, DecodeE
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use zstd::stream::raw::CParameter;
 
     use super::super::{Codec, Encoder};
@@ -548,5 +549,39 @@ mod tests {
             decode(Encoding::Xz, &stored, 2_000_000),
             Err(DecodeError::NoChecksum { .. })
         ));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_or_escape_the_bound(
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+            magic in 0..3_usize,
+        ) {
+            let starts: [&[u8]; 3] = [&ZSTD_MAGIC, b"\xFD7zXZ\0\0\x04\xE6\xD6\xB4\x46", b""];
+            let stored = [starts[magic], &bytes].concat();
+            for encoding in Encoding::ALL {
+                if let Ok(content) = decode(encoding, &stored, 1000) {
+                    prop_assert!(content.len() <= 1000);
+                }
+            }
+        }
+
+        #[test]
+        fn no_change_to_a_stream_gives_other_bytes(
+            cut in any::<prop::sample::Index>(),
+            length in 0..8_usize,
+            patch in prop::collection::vec(any::<u8>(), 0..8),
+        ) {
+            let content = b"0123456789abcdef".repeat(40);
+            for codec in [Codec::default(), Codec::Xz { level: 0 }] {
+                let mut stored = encode(codec, &content);
+                let begin = cut.index(stored.len());
+                let end = (begin + length).min(stored.len());
+                stored.splice(begin..end, patch.iter().copied());
+                if let Ok(back) = decode(codec.encoding(), &stored, 10_000) {
+                    prop_assert_eq!(&back, &content);
+                }
+            }
+        }
     }
 }

@@ -259,6 +259,18 @@ fn duplicate(fd: BorrowedFd<'_>, location: impl Fn() -> String) -> Result<OwnedF
     })
 }
 
+/// Whether a folder could not be synced because of who asks or what it lies on.
+fn is_beyond_reach(error: &StoreError) -> bool {
+    match error {
+        StoreError::PermissionDenied { .. } => true,
+        StoreError::Io { source, .. } => matches!(
+            Errno::from_io_error(source),
+            Some(Errno::INVAL | Errno::ROFS | Errno::NOSYS | Errno::OPNOTSUPP)
+        ),
+        _ => false,
+    }
+}
+
 /// `mkdir -p`, with every new entry synced in its parent.
 fn make_path(path: &Path) -> Result<(), StoreError> {
     let location = || path.display().to_string();
@@ -278,10 +290,11 @@ fn make_path(path: &Path) -> Result<(), StoreError> {
     };
     match retry_on_intr(|| openat(CWD, path, flags, Mode::empty())) {
         // Perhaps made by an `init` that was killed before the sync. Where the
-        // parent may not even be read, the administrator made this folder.
+        // parent cannot be synced by this user or at all (above a mount point),
+        // the administrator made this folder.
         Ok(_) => match sync_parent() {
-            Ok(()) | Err(StoreError::PermissionDenied { .. }) => {}
-            Err(e) => return Err(e),
+            Err(error) if !is_beyond_reach(&error) => return Err(error),
+            _ => {}
         },
         Err(Errno::NOENT) => {
             if let Some(parent) = parent {
