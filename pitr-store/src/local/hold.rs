@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, OFlags, openat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::publish::{LockOutcome, is_still, try_lock};
+use super::lock::{LockOutcome, is_still, try_lock};
 use super::{FILE_MODE, LocalStore, system_error};
 use crate::key::ObjectKey;
 use crate::store::{Hold, Operation, StoreError};

@@ -2,6 +2,7 @@
 
 mod folder;
 mod hold;
+mod lock;
 mod publish;
 mod read;
 mod remove;

@@ -15,25 +15,21 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, fchmod, flock, fstat, fsync,
-    ftruncate, linkat, openat, renameat_with, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RenameFlags, fchmod, fstat, fsync, ftruncate, linkat, openat,
+    renameat_with, statat, unlinkat,
 };
 use rustix::io::{Errno, retry_on_intr};
 
 use super::folder::sync_folder;
+use super::lock::{LockOutcome, is_still, lock_folder, try_lock};
 use super::{FILE_MODE, LocalStore, full_error, system_error};
 use crate::key::ObjectKey;
 use crate::store::{ObjectWriter, Operation, StoreError};
 
 /// How many writers may be at one key at once; the next one is told to wait.
 const SLOTS: u32 = 8;
-
-/// How long a writer waits for others that compare names in the same folder.
-/// They hold the lock for the length of a rename.
-const FOLDER_LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// An object being written under a temporary name.
 #[derive(Debug)]
@@ -54,15 +50,6 @@ struct Temp {
     /// Whether the file system has locks: only then can a dead writer's file
     /// be told from a living one's.
     locked: bool,
-}
-
-/// What a try at a lock has come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LockOutcome {
-    Taken,
-    HeldByOther,
-    /// The file system has no locks.
-    Unsupported,
 }
 
 impl LocalWriter {
@@ -205,7 +192,7 @@ impl ObjectWriter for LocalWriter {
         // Rivals have other names, so the rename alone cannot see them.
         let lock = match self.rivals.as_slice() {
             [] => None,
-            _ => lock_folder(&self.folder, &location)?,
+            _ => lock_folder(self.folder.as_fd(), &location)?,
         };
         if let Some(key) = self.existing()? {
             return Err(self.already_exists(key));
@@ -413,53 +400,6 @@ fn take_unlocked(folder: BorrowedFd<'_>, name: &str) -> Result<(File, Temp), Tem
         }
     }
     Err(TempFailure::AllTaken)
-}
-
-/// Takes the exclusive lock of an open file, if it is free.
-pub(super) fn try_lock(file: BorrowedFd<'_>) -> Result<LockOutcome, Errno> {
-    match retry_on_intr(|| flock(file, FlockOperation::NonBlockingLockExclusive)) {
-        Ok(()) => Ok(LockOutcome::Taken),
-        Err(Errno::WOULDBLOCK) => Ok(LockOutcome::HeldByOther),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOLCK | Errno::INVAL | Errno::BADF) => {
-            Ok(LockOutcome::Unsupported)
-        }
-        Err(e) => Err(e),
-    }
-}
-
-/// Whether `name` in `folder` is the open `file`, and not a successor.
-pub(super) fn is_still(folder: BorrowedFd<'_>, name: &str, file: BorrowedFd<'_>) -> bool {
-    let (Ok(named), Ok(open)) = (statat(folder, name, AtFlags::SYMLINK_NOFOLLOW), fstat(file))
-    else {
-        return false;
-    };
-    named.st_dev == open.st_dev && named.st_ino == open.st_ino
-}
-
-/// Locks a folder against other writers that look for rivals in it. `None`
-/// where the file system has no locks: then two writers with different codecs
-/// at the same moment may both win, each with a whole object.
-fn lock_folder(folder: &OwnedFd, location: &str) -> Result<Option<OwnedFd>, StoreError> {
-    let failed = |e| system_error(e, Operation::Lock, location.to_owned());
-    // A description of its own, so that the lock ends with this descriptor.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let lock = retry_on_intr(|| openat(folder, ".", flags, Mode::empty())).map_err(failed)?;
-    let begin = Instant::now();
-    let mut pause = Duration::from_micros(200);
-    loop {
-        match try_lock(lock.as_fd()).map_err(failed)? {
-            LockOutcome::Taken => return Ok(Some(lock)),
-            LockOutcome::Unsupported => return Ok(None),
-            LockOutcome::HeldByOther if begin.elapsed() > FOLDER_LOCK_PATIENCE => {
-                return Err(StoreError::Busy {
-                    operation: Operation::Publish,
-                    location: location.to_owned(),
-                });
-            }
-            LockOutcome::HeldByOther => std::thread::sleep(pause),
-        }
-        pause = (pause * 2).min(Duration::from_millis(20));
-    }
 }
 
 fn rename_without_replacing(folder: BorrowedFd<'_>, temp: &str, name: &str) -> Result<(), Errno> {
