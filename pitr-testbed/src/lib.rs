@@ -27,6 +27,7 @@ mod install;
 mod process;
 mod program;
 mod server_user;
+mod site;
 mod test_dir;
 
 pub use builder::ClusterBuilder;
@@ -35,4 +36,5 @@ pub use error::TestbedError;
 pub use install::PostgresInstall;
 pub use program::program;
 pub use server_user::{as_server_user, chown_to_server_user, server_user_name};
+pub use site::Site;
 pub use test_dir::TestDir;
