@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use fallible_iterator::FallibleIterator as _;
 use pitr_core::PostgresMajor;
-use postgres_protocol::message::backend::{DataRowBody, Message, RowDescriptionBody};
+use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 
 use crate::connect::endpoint::Endpoint;
 use crate::connect::error::{ConnectError, ConnectFailure};
 use crate::connect::{Session, log_in};
 use crate::options::{ConnectOptions, SessionTarget};
+use crate::query_error::QueryError;
+use crate::row::{Row, column_names, read_row};
 use crate::server_message::ServerMessage;
 use crate::wire::{Wire, WireError};
 
@@ -24,99 +24,6 @@ pub enum Mode {
     Sql,
     /// Physical replication: base backups, WAL, `SHOW`; no SQL. The role needs REPLICATION.
     Replication,
-}
-
-/// Failure of a query or command.
-#[derive(Debug, thiserror::Error)]
-pub enum QueryError {
-    /// The server refused or gave up; the connection is usable again.
-    #[error("{message}")]
-    Server {
-        /// In its own words.
-        message: Box<ServerMessage>,
-    },
-    /// The connection is gone.
-    #[error("the connection to the server was lost: {reason}")]
-    Lost {
-        /// What the system said.
-        reason: String,
-    },
-    /// The server said something that does not belong there; the connection is given up.
-    #[error("unexpected answer to {command}: {problem}")]
-    Protocol {
-        /// First word or words of what was asked.
-        command: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The connection was given up earlier: after a loss, or in the middle of a backup.
-    #[error("the connection to the server is closed")]
-    Closed,
-}
-
-impl QueryError {
-    /// The server's own detail.
-    #[must_use]
-    pub fn detail(&self) -> Option<String> {
-        match self {
-            Self::Server { message } => message.detail.clone(),
-            _ => None,
-        }
-    }
-
-    /// What can be done about it: the server's own hint, where it gives one.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Server { message } => message.hint.clone(),
-            Self::Lost { .. } => Some("The server's log tells more.".to_owned()),
-            _ => None,
-        }
-    }
-
-    /// SQLSTATE of an error of the server.
-    #[must_use]
-    pub fn code(&self) -> Option<&str> {
-        match self {
-            Self::Server { message } => Some(&message.code),
-            _ => None,
-        }
-    }
-}
-
-impl From<WireError> for QueryError {
-    fn from(error: WireError) -> Self {
-        Self::Lost {
-            reason: error.to_string(),
-        }
-    }
-}
-
-/// One row of a result, as text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    columns: Arc<[String]>,
-    values: Vec<Option<String>>,
-}
-
-impl Row {
-    /// Value of a column by its position from 0; `None` for NULL and beyond the last.
-    #[must_use]
-    pub fn get(&self, position: usize) -> Option<&str> {
-        self.values.get(position)?.as_deref()
-    }
-
-    /// Value of a column by its name; `None` for NULL, and if there is no such column.
-    #[must_use]
-    pub fn named(&self, name: &str) -> Option<&str> {
-        self.get(self.columns.iter().position(|column| column == name)?)
-    }
-
-    /// Names of the columns.
-    #[must_use]
-    pub fn columns(&self) -> &[String] {
-        &self.columns
-    }
 }
 
 type NoticeHandler = Box<dyn FnMut(&ServerMessage) + Send>;
@@ -144,19 +51,6 @@ impl fmt::Debug for Connection {
             .field("mode", &self.mode)
             .field("process_id", &self.process_id)
             .finish_non_exhaustive()
-    }
-}
-
-/// A row as it came, for values that need not be UTF-8.
-pub(crate) struct RawRow(pub(crate) Vec<Option<Bytes>>);
-
-impl RawRow {
-    pub(crate) fn text(&self, position: usize) -> Option<&str> {
-        std::str::from_utf8(self.0.get(position)?.as_ref()?).ok()
-    }
-
-    pub(crate) fn bytes(&self, position: usize) -> Option<&Bytes> {
-        self.0.get(position)?.as_ref()
     }
 }
 
@@ -481,24 +375,6 @@ impl Drop for Connection {
         }
         self.wire.shut_down();
     }
-}
-
-fn column_names(body: &RowDescriptionBody) -> std::io::Result<Arc<[String]>> {
-    let mut names = Vec::new();
-    let mut fields = body.fields();
-    while let Some(field) = fields.next()? {
-        names.push(field.name().to_owned());
-    }
-    Ok(names.into())
-}
-
-pub(crate) fn read_row(body: &DataRowBody) -> std::io::Result<RawRow> {
-    let mut values = Vec::new();
-    let mut ranges = body.ranges();
-    while let Some(range) = ranges.next()? {
-        values.push(range.map(|range| body.buffer_bytes().slice(range)));
-    }
-    Ok(RawRow(values))
 }
 
 /// The first two words: enough to know a command by.

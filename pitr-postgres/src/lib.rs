@@ -27,7 +27,9 @@ mod connection;
 mod data_directory;
 pub mod host;
 mod options;
+mod query_error;
 mod replication;
+mod row;
 mod server_message;
 mod wire;
 
@@ -39,7 +41,7 @@ pub use connect::endpoint::Endpoint;
 pub use connect::error::{ConnectError, ConnectFailure, FailedAttempt, ServerRefusal};
 pub use connect::tls::certificate::NameMismatch;
 pub use connect::tls::error::TlsError;
-pub use connection::{Connection, Mode, QueryError, Row};
+pub use connection::{Connection, Mode};
 pub use data_directory::{DataDirectory, ReadControlFileError};
 pub use options::environment::{Environment, ProcessEnvironment};
 pub use options::error::OptionsError;
@@ -48,5 +50,7 @@ pub use options::tls::{
     ChannelBinding, RootCertificate, SslMode, SslNegotiation, TlsOptions, TlsVersion,
 };
 pub use options::{ConnectOptions, Host, HostTarget, Keepalive, OptionsWarning, SessionTarget};
+pub use query_error::QueryError;
 pub use replication::{SystemInfo, TimelineHistoryFile};
+pub use row::Row;
 pub use server_message::ServerMessage;

@@ -7,6 +7,7 @@ pub(crate) mod keyword;
 pub(crate) mod password;
 pub(crate) mod resolve;
 pub(crate) mod service;
+pub(crate) mod settings;
 pub(crate) mod tls;
 pub(crate) mod uri;
 

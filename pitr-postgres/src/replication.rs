@@ -3,7 +3,9 @@
 use pitr_core::{Lsn, SystemIdentifier, TimelineId};
 use postgres_protocol::message::backend::Message;
 
-use crate::connection::{Connection, QueryError, RawRow, read_row};
+use crate::connection::Connection;
+use crate::query_error::QueryError;
+use crate::row::{RawRow, read_row};
 
 /// The answer to `IDENTIFY_SYSTEM`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

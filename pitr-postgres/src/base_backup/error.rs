@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::connection::QueryError;
+use crate::query_error::QueryError;
 
 /// Failure of a base backup. Nothing of what was received so far is a backup.
 #[derive(Debug, thiserror::Error)]

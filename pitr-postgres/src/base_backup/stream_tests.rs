@@ -3,9 +3,11 @@
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 
+use pitr_core::Lsn;
 use proptest::prelude::*;
 
 use super::*;
+use crate::query_error::QueryError;
 
 fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap();
