@@ -390,6 +390,9 @@ fn a_backup_that_brings_its_wal_needs_no_archive() {
     );
     assert!(text(&lacking).contains("-X stream"), "{}", text(&lacking));
     assert_eq!(labels(&site).len(), 1);
+    let listed = &list(&site)["clusters"][0]["backups"][0];
+    assert_eq!(listed["brings_wal"], true);
+    assert_eq!(listed["wal_until"], listed["stop_lsn"]);
 }
 
 #[test]

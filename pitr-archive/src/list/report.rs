@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use pitr_console::Failure;
 use pitr_core::{Lsn, PostgresMajor, SegmentName, SystemIdentifier, TimelineId, WalFileName};
 use pitr_core::{SegmentNumber, WalSegmentSize};
-use pitr_store::backup::{BackupInfo, BackupSource, Label};
+use pitr_store::backup::{BackupCatalog, BackupInfo, BackupSource, Label};
 use pitr_store::wal::{TimelineContent, WalRange};
 use pitr_store::{Cluster, Repository};
 use serde::Serialize;
@@ -84,6 +84,8 @@ pub(super) struct BackupReport {
     /// End of the WAL that continues the backup on its own timeline without a
     /// gap; `None` where not even the WAL that it needs is there.
     pub(super) wal_until: Option<Lsn>,
+    /// Whether the WAL that it needs came with the backup, and only so.
+    pub(super) brings_wal: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -123,12 +125,13 @@ fn cluster(cluster: &Cluster) -> Result<ClusterReport, Failure> {
         ranges.extend(content.ranges());
         timelines.push(timeline(&content, branch, size));
     }
-    let listing = cluster.backups().list()?;
+    let catalog = cluster.backups();
+    let listing = catalog.list()?;
     let backups = listing
         .backups
         .iter()
-        .map(|info| backup(info, &ranges, size))
-        .collect();
+        .map(|info| backup(&catalog, info, &ranges, size))
+        .collect::<Result<_, Failure>>()?;
     let damaged_backups = listing
         .damaged
         .into_iter()
@@ -185,8 +188,15 @@ fn timeline(
     }
 }
 
-fn backup(info: &BackupInfo, ranges: &[WalRange], size: WalSegmentSize) -> BackupReport {
-    BackupReport {
+fn backup(
+    catalog: &BackupCatalog,
+    info: &BackupInfo,
+    ranges: &[WalRange],
+    size: WalSegmentSize,
+) -> Result<BackupReport, Failure> {
+    let archived = wal_until(info, ranges, size);
+    let brings_wal = archived.is_none() && brings_wal(catalog, info, size)?;
+    Ok(BackupReport {
         label: info.label,
         postgres_version: info.postgres_version.clone(),
         timeline: info.timeline,
@@ -199,19 +209,52 @@ fn backup(info: &BackupInfo, ranges: &[WalRange], size: WalSegmentSize) -> Backu
         stored_bytes: info.sizes.stored_bytes,
         files: info.sizes.files,
         tablespaces: info.tablespaces.len(),
-        wal_until: wal_until(info, ranges, size),
-    }
+        wal_until: archived.or(brings_wal.then_some(info.stop_lsn)),
+        brings_wal,
+    })
 }
 
-/// The range that holds the backup's first segment, if it holds its last too.
+/// First and last segment that the backup cannot do without.
+fn needed(info: &BackupInfo, size: WalSegmentSize) -> (SegmentNumber, SegmentNumber) {
+    (
+        SegmentNumber::containing(info.start_lsn, size),
+        SegmentNumber::last_before(info.stop_lsn, size),
+    )
+}
+
+/// The end of the range that holds all that the backup needs.
 fn wal_until(info: &BackupInfo, ranges: &[WalRange], size: WalSegmentSize) -> Option<Lsn> {
+    let (first, last) = needed(info, size);
     let segment = |number| SegmentName::new(info.timeline, number, size);
-    let first = segment(SegmentNumber::containing(info.start_lsn, size));
-    let last = segment(SegmentNumber::last_before(info.stop_lsn, size));
     ranges
         .iter()
         .find(|range| {
-            range.first.timeline() == info.timeline && range.first <= first && last <= range.last
+            range.first.timeline() == info.timeline
+                && range.first <= segment(first)
+                && segment(last) <= range.last
         })
         .map(|range| range.end)
+}
+
+/// Whether the backup was brought in together with what it needs.
+fn brings_wal(
+    catalog: &BackupCatalog,
+    info: &BackupInfo,
+    size: WalSegmentSize,
+) -> Result<bool, Failure> {
+    let Some(reader) = catalog.open(info.label)? else {
+        return Ok(false);
+    };
+    let (mut number, last) = needed(info, size);
+    while number <= last {
+        let name = SegmentName::new(info.timeline, number, size);
+        let brought = format!("pg_wal/{name}")
+            .parse()
+            .is_ok_and(|path| reader.index().find(&path).is_some());
+        if !brought {
+            return Ok(false);
+        }
+        number = number.next();
+    }
+    Ok(true)
 }

@@ -57,9 +57,11 @@ fn render_cluster(out: &mut String, cluster: &ClusterReport) {
                 backup.stop_lsn.to_string(),
                 ByteCount(backup.raw_bytes).to_string(),
                 ByteCount(backup.stored_bytes).to_string(),
-                backup
-                    .wal_until
-                    .map_or_else(|| "incomplete".to_owned(), |lsn| lsn.to_string()),
+                match backup.wal_until {
+                    Some(lsn) if backup.brings_wal => format!("{lsn} (its own)"),
+                    Some(lsn) => lsn.to_string(),
+                    None => "WAL IS MISSING".to_owned(),
+                },
             ]);
         }
         push_table(out, &table);
