@@ -2,7 +2,21 @@
 
 mod arguments;
 mod asking_server;
+mod configuration;
 mod hook;
+mod lay_down;
+mod layout;
+mod os_user;
+mod plan;
+mod postmaster;
+mod quoting;
+mod recovery_settings;
+mod request;
+mod restore;
+mod restore_command;
+mod role;
+mod settings_file;
+mod target_directory;
 
 use std::process::ExitCode;
 
@@ -28,7 +42,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, console: Console) -> Exit {
-    hook::run(arguments, console)
+    match &arguments.restore.to {
+        Some(to) => restore::run(arguments, to, console),
+        None => hook::run(arguments, console),
+    }
 }
 
 /// Help goes to stdout; wrong usage to stderr, with an exit code that

@@ -1,0 +1,467 @@
+//! Laying a backup down: every file checked, `pg_control` last.
+//!
+//! A server does not start without `global/pg_control`, so a directory that
+//! an interrupted restore leaves cannot be mistaken for a whole one. A marker
+//! says so to people, and to the next restore.
+
+mod durability;
+pub(crate) mod marker;
+pub(crate) mod root;
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use pitr_console::{Explain, Progress};
+use pitr_core::{TablespaceMap, TablespaceMapEntry, TablespaceMapError};
+use pitr_store::backup::{Archive, BackupReadError, BackupReader, Member, MemberKind, PartName};
+
+use crate::layout::Layout;
+use marker::{MARKER, UnfinishedRestore};
+use root::{Root, split};
+
+const CONTROL_FILE: &[u8] = b"global/pg_control";
+const TABLESPACE_MAP: &[u8] = b"tablespace_map";
+const MANIFEST: &[u8] = b"backup_manifest";
+/// What a backup may hold and a restored cluster must not: a standby's backup
+/// would go on following its primary instead of recovering to the target.
+const LEFT_OUT: [&[u8]; 3] = [b"standby.signal", b"recovery.signal", b"postmaster.pid"];
+
+/// No control file or tablespace map is larger.
+const MAX_HELD_BYTES: u64 = 1 << 20;
+const BUFFER_BYTES: usize = 256 << 10;
+/// Mode of a file that the backup does not hold, and of the marker.
+const FILE_MODE: u32 = 0o600;
+
+/// A data directory that is being filled. No server starts in it.
+#[derive(Debug)]
+pub(crate) struct UnfinishedCluster<'a> {
+    layout: &'a Layout,
+    base: Root,
+    tablespaces: BTreeMap<u32, Root>,
+    held: Mutex<Held>,
+}
+
+/// What is kept back, or was learned on the way.
+#[derive(Debug, Default)]
+struct Held {
+    control_file: Option<HeldFile>,
+    /// Mode of the data directory, by that of `global`.
+    folder_mode: u32,
+}
+
+#[derive(Debug)]
+struct HeldFile {
+    bytes: Vec<u8>,
+    mode: u32,
+}
+
+/// Why a backup could not be laid down.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LayDownError {
+    /// The backup could not be read, or is damaged.
+    #[error(transparent)]
+    Backup(#[from] BackupReadError),
+    /// A file could not be made.
+    #[error("could not {operation} \"{}\": {source}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The disk is full.
+    #[error("could not write \"{}\": no space left on device: {available_bytes} bytes available", path.display())]
+    NoSpace {
+        /// The file.
+        path: PathBuf,
+        /// Bytes free there.
+        available_bytes: u64,
+    },
+    /// The backup's tablespace map cannot be rewritten.
+    #[error("could not move the tablespaces: {0}")]
+    TablespaceMap(TablespaceMapError),
+    /// A part belongs to no tablespace of the backup.
+    #[error("part {part} belongs to a tablespace that the backup does not list")]
+    UnknownTablespace {
+        /// The part.
+        part: PartName,
+    },
+    /// A file that is held in memory is too large to be what it is called.
+    #[error("\"{path}\" has {bytes} bytes, too many for such a file")]
+    TooLarge {
+        /// The file.
+        path: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The backup has no control file.
+    #[error("the backup has no global/pg_control")]
+    NoControlFile,
+    /// Another thread failed first.
+    #[error("the restore was given up")]
+    GivenUp,
+}
+
+impl Explain for LayDownError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Backup(error) => error.hint(),
+            Self::NoSpace { .. } => Some("Free space there, or restore elsewhere.".to_owned()),
+            Self::NoControlFile | Self::UnknownTablespace { .. } => {
+                Some("Restore from another backup: see \"pitr-archive list\".".to_owned())
+            }
+            Self::Io { .. } | Self::TablespaceMap(_) | Self::TooLarge { .. } | Self::GivenUp => {
+                None
+            }
+        }
+    }
+}
+
+impl<'a> UnfinishedCluster<'a> {
+    /// Makes the directories and marks them as unfinished.
+    pub(crate) fn begin(layout: &'a Layout, label: &str) -> Result<Self, LayDownError> {
+        let owner = layout.owner.as_ref().map(|user| user.owner);
+        let make = |path: &Path| Root::make(path, owner).map_err(failed("create", path));
+        let base = make(layout.directory.path())?;
+        let marker = UnfinishedRestore {
+            label: label.to_owned(),
+            folders: layout
+                .folders()
+                .map(|folder| folder.path().to_owned())
+                .collect(),
+        };
+        let mut tablespaces = BTreeMap::new();
+        let unfinished = Self {
+            layout,
+            base,
+            tablespaces: BTreeMap::new(),
+            held: Mutex::default(),
+        };
+        let text = serde_json::to_vec(&marker).unwrap_or_default();
+        unfinished.write(MARKER.as_bytes(), &text)?;
+        for tablespace in &layout.tablespaces {
+            tablespaces.insert(tablespace.oid, make(tablespace.directory.path())?);
+        }
+        Ok(Self {
+            tablespaces,
+            ..unfinished
+        })
+    }
+
+    /// Unpacks all parts, with as many `threads` as given, and the manifest.
+    pub(crate) fn unpack(
+        &self,
+        reader: &BackupReader,
+        threads: usize,
+        progress: &Progress,
+    ) -> Result<(), LayDownError> {
+        let mut parts: Vec<_> = reader.info().parts.iter().collect();
+        // the largest first, so that none is left for the end
+        parts.sort_by_key(|part| std::cmp::Reverse(part.raw_bytes));
+        let next = AtomicUsize::new(0);
+        let give_up = AtomicBool::new(false);
+        let work = || -> Result<(), LayDownError> {
+            while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.unpack_part(reader, &part.name, progress, &give_up)
+                    .inspect_err(|_| give_up.store(true, Ordering::Relaxed))?;
+            }
+            Ok(())
+        };
+        let threads = threads.clamp(1, parts.len().max(1));
+        let results: Vec<Result<(), LayDownError>> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut results = vec![work()];
+            results.extend(
+                workers
+                    .into_iter()
+                    .map(|worker| worker.join().unwrap_or(Err(LayDownError::GivenUp))),
+            );
+            results
+        });
+        // the one that failed by itself, and not because of another
+        let mut errors: Vec<LayDownError> = results.into_iter().filter_map(Result::err).collect();
+        errors.sort_by_key(|error| matches!(error, LayDownError::GivenUp));
+        if !errors.is_empty() {
+            return Err(errors.swap_remove(0));
+        }
+        if let Some(manifest) = reader.manifest()? {
+            self.write(MANIFEST, &manifest)?;
+        }
+        self.link_tablespaces()
+    }
+
+    fn unpack_part(
+        &self,
+        reader: &BackupReader,
+        part: &PartName,
+        progress: &Progress,
+        give_up: &AtomicBool,
+    ) -> Result<(), LayDownError> {
+        let archive = part.archive();
+        let root = match archive {
+            Archive::Base => &self.base,
+            Archive::Tablespace(oid) => self
+                .tablespaces
+                .get(&oid)
+                .ok_or(LayDownError::UnknownTablespace { part: *part })?,
+        };
+        let mut folders = Folders::new(root);
+        let mut buffer = vec![0; BUFFER_BYTES];
+        reader.unpack(part, |member, data| {
+            if give_up.load(Ordering::Relaxed) {
+                return Err(LayDownError::GivenUp);
+            }
+            match &member.kind {
+                MemberKind::Directory => {
+                    self.make_folder(root, archive, member)?;
+                }
+                // made anew from the list of tablespaces
+                MemberKind::Symlink { .. } => {}
+                MemberKind::File => {
+                    let is_base = archive == Archive::Base;
+                    let path = member.path.as_bytes();
+                    if is_base && path == CONTROL_FILE {
+                        let bytes = hold(member, data)?;
+                        let mode = member.mode;
+                        self.held().control_file = Some(HeldFile { bytes, mode });
+                    } else if is_base && LEFT_OUT.contains(&path) {
+                        // read to its end, so that it is checked as well
+                        io::copy(data, &mut io::sink()).map_err(read_failed)?;
+                    } else if is_base && path == TABLESPACE_MAP && self.layout.moves_tablespaces() {
+                        let map = self.moved(&hold(member, data)?)?;
+                        self.write(TABLESPACE_MAP, &map)?;
+                    } else {
+                        folders.copy(member, data, &mut buffer)?;
+                    }
+                }
+            }
+            progress.advance(member.size);
+            Ok(())
+        })
+    }
+
+    fn make_folder(
+        &self,
+        root: &Root,
+        archive: Archive,
+        member: &Member,
+    ) -> Result<(), LayDownError> {
+        let path = member.path.as_bytes();
+        root.folder_with_mode(path, member.mode)
+            .map_err(failed("create", &root.path_of(path)))?;
+        if archive == Archive::Base && path == b"global" {
+            self.held().folder_mode = member.mode;
+        }
+        Ok(())
+    }
+
+    /// The tablespace map with the places of this machine.
+    fn moved(&self, original: &[u8]) -> Result<Vec<u8>, LayDownError> {
+        let map = TablespaceMap::parse(original).map_err(LayDownError::TablespaceMap)?;
+        let entries = map
+            .entries()
+            .iter()
+            .map(|entry| TablespaceMapEntry {
+                oid: entry.oid,
+                path: self
+                    .layout
+                    .folder_of(Archive::Tablespace(entry.oid))
+                    .map_or_else(
+                        || entry.path.clone(),
+                        |folder| folder.path().as_os_str().as_bytes().to_vec(),
+                    ),
+            })
+            .collect();
+        Ok(TablespaceMap::new(entries)
+            .map_err(LayDownError::TablespaceMap)?
+            .to_bytes())
+    }
+
+    /// The links in `pg_tblspc`. The server makes them anew from
+    /// `tablespace_map` at the start of recovery; until then `pg_verifybackup`
+    /// finds the tablespaces by them.
+    fn link_tablespaces(&self) -> Result<(), LayDownError> {
+        for tablespace in &self.layout.tablespaces {
+            let member = format!("pg_tblspc/{}", tablespace.oid);
+            self.base
+                .link(member.as_bytes(), tablespace.directory.path())
+                .map_err(failed("create", &self.base.path_of(member.as_bytes())))?;
+        }
+        Ok(())
+    }
+
+    /// The data directory.
+    pub(crate) fn path(&self) -> &Path {
+        self.base.path()
+    }
+
+    /// What a member file of the data directory holds by now; `None` where
+    /// there is none.
+    pub(crate) fn read(&self, member: &str) -> Result<Option<Vec<u8>>, LayDownError> {
+        let path = self.base.path_of(member.as_bytes());
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", &path)(error)),
+        }
+    }
+
+    /// Makes a member file of the data directory, in place of the one that the
+    /// backup holds.
+    pub(crate) fn replace(&self, member: &str, bytes: &[u8]) -> Result<(), LayDownError> {
+        let member = member.as_bytes();
+        match self.base.remove_file(member) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove", &self.base.path_of(member))(error))
+            }
+            _ => self.write(member, bytes),
+        }
+    }
+
+    fn write(&self, member: &[u8], bytes: &[u8]) -> Result<(), LayDownError> {
+        let path = self.base.path_of(member);
+        let mut file = self
+            .base
+            .file(member, FILE_MODE)
+            .map_err(failed("create", &path))?;
+        file.write_all(bytes)
+            .map_err(write_failed(&self.base, &path))
+    }
+
+    /// Makes everything durable, then the control file, then takes the marker
+    /// away: from here on it is a cluster.
+    pub(crate) fn finish(self) -> Result<(), LayDownError> {
+        let (control_file, folder_mode) = {
+            let mut held = self.held();
+            (held.control_file.take(), held.folder_mode)
+        };
+        let HeldFile { bytes, mode } = control_file.ok_or(LayDownError::NoControlFile)?;
+        let base_path = self.base.path().to_owned();
+        for root in std::iter::once(&self.base).chain(self.tablespaces.values()) {
+            root.folder_with_mode(b"", folder_mode)
+                .map_err(failed("set the mode of", root.path()))?;
+        }
+        let roots: Vec<&Root> = std::iter::once(&self.base)
+            .chain(self.tablespaces.values())
+            .collect();
+        durability::sync_everything(&roots).map_err(failed("synchronize", &base_path))?;
+
+        let path = self.base.path_of(CONTROL_FILE);
+        let mut file = self
+            .base
+            .file(CONTROL_FILE, mode)
+            .map_err(failed("create", &path))?;
+        file.write_all(&bytes)
+            .map_err(write_failed(&self.base, &path))?;
+        file.sync_all().map_err(failed("synchronize", &path))?;
+        self.base
+            .sync_folder(b"global")
+            .map_err(failed("synchronize", &path))?;
+        self.base
+            .remove_file(MARKER.as_bytes())
+            .and_then(|()| self.base.sync_folder(b""))
+            .map_err(failed("synchronize", &base_path))
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
+        // a thread that panicked has left it whole: each field is set at once
+        self.held
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The folder that the last file went to stays open: files of one folder
+/// follow each other.
+struct Folders<'a> {
+    root: &'a Root,
+    last: Option<(Vec<u8>, OwnedFd)>,
+}
+
+impl<'a> Folders<'a> {
+    fn new(root: &'a Root) -> Self {
+        Self { root, last: None }
+    }
+
+    fn copy(
+        &mut self,
+        member: &Member,
+        data: &mut dyn Read,
+        buffer: &mut [u8],
+    ) -> Result<(), LayDownError> {
+        let path = self.root.path_of(member.path.as_bytes());
+        let (folder, name) = split(member.path.as_bytes());
+        let open = match self.last.take() {
+            Some((last, open)) if last == folder => open,
+            _ => self.root.folder(folder).map_err(failed("create", &path))?,
+        };
+        let file = self.root.file_in(&open, name, member.mode);
+        self.last = Some((folder.to_vec(), open));
+        let mut file = file.map_err(failed("create", &path))?;
+        loop {
+            let length = match data.read(buffer) {
+                Ok(0) => return Ok(()),
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(read_failed(error)),
+            };
+            let bytes = buffer.get(..length).unwrap_or_default();
+            file.write_all(bytes)
+                .map_err(write_failed(self.root, &path))?;
+        }
+    }
+}
+
+/// A small file that is kept in memory.
+fn hold(member: &Member, data: &mut dyn Read) -> Result<Vec<u8>, LayDownError> {
+    if member.size > MAX_HELD_BYTES {
+        return Err(LayDownError::TooLarge {
+            path: member.path.to_string(),
+            bytes: member.size,
+        });
+    }
+    let mut bytes = Vec::new();
+    data.read_to_end(&mut bytes).map_err(read_failed)?;
+    Ok(bytes)
+}
+
+fn read_failed(error: io::Error) -> LayDownError {
+    match BackupReadError::recover(error) {
+        Ok(error) => error.into(),
+        Err(source) => LayDownError::Io {
+            operation: "read",
+            path: PathBuf::from("backup"),
+            source,
+        },
+    }
+}
+
+fn write_failed(root: &Root, path: &Path) -> impl FnOnce(io::Error) -> LayDownError {
+    move |source| {
+        if source.kind() == io::ErrorKind::StorageFull {
+            let available_bytes =
+                rustix::fs::fstatvfs(root).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+            return LayDownError::NoSpace {
+                path: path.to_owned(),
+                available_bytes,
+            };
+        }
+        failed("write", path)(source)
+    }
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LayDownError {
+    let path = path.to_owned();
+    move |source| LayDownError::Io {
+        operation,
+        path,
+        source,
+    }
+}

@@ -1,0 +1,299 @@
+//! `pitr-restore --to DIR`: plan, refuse or confirm, lay down, settings,
+//! `pg_control` last.
+
+use std::path::Path;
+
+use chrono::Utc;
+use pitr_console::{ByteCount, Console, Elapsed, Exit, Failure, Progress, Settings};
+use pitr_store::backup::BackupReader;
+use pitr_store::{Cluster, Repository, open_store};
+use serde_json::{Value, json};
+
+use crate::arguments::Arguments;
+use crate::configuration::{Configured, configure};
+use crate::lay_down::UnfinishedCluster;
+use crate::layout::Layout;
+use crate::plan::choice::{Wish, choose};
+use crate::plan::inventory::{Inventory, brought_segments};
+use crate::plan::report::PlanReport;
+use crate::plan::{RecoveryPlan, prove};
+use crate::recovery_settings::RecoverySettings;
+use crate::request::RestoreRequest;
+use crate::restore_command::RestoreCommand;
+use crate::role::{Machine, Role, RoleChoice};
+
+/// Restores a cluster into `to`.
+pub(crate) fn run(arguments: &Arguments, to: &Path, console: Console) -> Exit {
+    let request = match RestoreRequest::resolve(arguments, to, Utc::now()) {
+        Ok(request) => request,
+        Err(error) => {
+            console.fail(&error.into());
+            return Exit::WrongUsage;
+        }
+    };
+    match restore(arguments, &request, console) {
+        Ok(()) => Exit::Done,
+        Err(failure) => {
+            console.fail(&failure);
+            Exit::Failed
+        }
+    }
+}
+
+fn restore(
+    arguments: &Arguments,
+    request: &RestoreRequest,
+    console: Console,
+) -> Result<(), Failure> {
+    let settings = Settings::load(&arguments.repository)?;
+    let repo = settings.repository()?;
+    let repository = Repository::open(open_store(repo)?)?;
+    let cluster = cluster(&repository, request)?;
+    let (reader, plan) = plan(&cluster, request, console)?;
+    let layout = Layout::arrange(&reader, request)?;
+    let info = reader.info();
+    let role = RoleChoice::choose(
+        request.role,
+        &info.origin,
+        [&request.directory, layout.directory.path()],
+        &Machine::this(),
+    );
+    let command = RestoreCommand::new(
+        &settings,
+        repo,
+        info.system_identifier,
+        plan.choice.timeline,
+    )?;
+    command.try_out(layout.owner.as_ref())?;
+
+    let report = PlanReport {
+        repository: repository.location(),
+        info,
+        plan: &plan,
+        request,
+        layout: &layout,
+        role,
+    };
+    let json = arguments.restore.json;
+    if !json {
+        result(console, &report.text())?;
+    }
+    for note in &plan.notes {
+        console.warn(note.to_string(), None, note.hint().as_deref());
+    }
+    if arguments.restore.dry_run {
+        return if json {
+            result_json(console, &report.json())
+        } else {
+            Ok(())
+        };
+    }
+
+    let recovery = RecoverySettings {
+        label: info.label.to_string(),
+        restore_command: command.setting(),
+        target: &plan.target,
+        action: request.action,
+        timeline: if plan.choice.has_history {
+            plan.choice.timeline.to_string()
+        } else {
+            // by number the server would ask for its history file
+            "current".to_owned()
+        },
+        role: role.role,
+        port: request.port,
+        recorded: &info.settings,
+    };
+    let configured = lay_down(&reader, &layout, &recovery, settings.threads, console)
+        .map_err(|failure| how_to_continue(failure, &layout))?;
+    tell(&configured, &layout, role, console);
+    if json {
+        let mut document = report.json();
+        document["restored"] = json!(true);
+        result_json(console, &document)?;
+    }
+    Ok(())
+}
+
+/// The cluster that was named, or the only one.
+fn cluster(repository: &Repository, request: &RestoreRequest) -> Result<Cluster, Failure> {
+    if let Some(named) = request.system_identifier {
+        return repository.cluster(named)?.ok_or_else(|| {
+            Failure::new(format!("the repository does not know cluster {named}"))
+                .with_hint("\"pitr-archive list\" shows the clusters that it holds.")
+        });
+    }
+    let mut clusters = repository.clusters()?;
+    match clusters.len() {
+        1 => Ok(clusters.remove(0)),
+        0 => Err(Failure::new("the repository holds no cluster yet")
+            .with_hint("Is it the right one? A server's first segment or backup makes it known.")),
+        count => {
+            let known: Vec<String> = clusters
+                .iter()
+                .map(|cluster| cluster.identity().system_identifier.to_string())
+                .collect();
+            Err(Failure::new(format!(
+                "the repository holds {count} clusters, and none was named"
+            ))
+            .with_hint(format!(
+                "Name one with --system-identifier: {}.",
+                known.join(", ")
+            )))
+        }
+    }
+}
+
+/// Chooses a backup and proves the way from it to the target.
+fn plan(
+    cluster: &Cluster,
+    request: &RestoreRequest,
+    console: Console,
+) -> Result<(BackupReader, RecoveryPlan), Failure> {
+    let inventory = Inventory::take(cluster)?;
+    for damaged in &inventory.damaged_backups {
+        let message = format!(
+            "base backup {} is passed over: {}",
+            damaged.label, damaged.error
+        );
+        console.warn(message, None, None);
+    }
+    for (timeline, error) in &inventory.damaged_histories {
+        let message = format!("timeline {timeline} is passed over: {error}");
+        console.warn(message, None, None);
+    }
+    let wish = Wish {
+        target: &request.target,
+        timeline: request.timeline,
+        backup: request.backup,
+        now: Utc::now(),
+    };
+    let choice = choose(&inventory.backups, &inventory.histories, &wish)?;
+    let label = choice.backup.label;
+    let reader = cluster
+        .backups()
+        .open(label)?
+        .ok_or_else(|| Failure::new(format!("base backup {label} was removed meanwhile")))?;
+    let brought = brought_segments(&reader);
+    let plan = prove(choice, &request.target, &inventory.wal, &brought)?;
+    Ok((reader, plan))
+}
+
+/// From the first directory to a cluster that is whole.
+fn lay_down(
+    reader: &BackupReader,
+    layout: &Layout,
+    recovery: &RecoverySettings<'_>,
+    threads: usize,
+    console: Console,
+) -> Result<Configured, Failure> {
+    let info = reader.info();
+    // files are made with the modes that they are given, and nobody else's
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let cluster = UnfinishedCluster::begin(layout, &info.label.to_string())?;
+    let progress = Progress::start(console, "restoring", info.sizes.raw_bytes);
+    cluster.unpack(reader, threads, &progress)?;
+    progress.finish();
+    let configured = configure(&cluster, info, recovery)?;
+    cluster.finish()?;
+    console.log(format!(
+        "{} files, {} restored and checked in {}",
+        info.sizes.files,
+        ByteCount(progress.done_bytes()),
+        Elapsed(progress.elapsed())
+    ));
+    Ok(configured)
+}
+
+/// What a failed restore leaves, and what to do about it.
+fn how_to_continue(failure: Failure, layout: &Layout) -> Failure {
+    let folders: Vec<String> = layout
+        .folders()
+        .filter(|folder| folder.path().exists())
+        .map(|folder| folder.path().display().to_string())
+        .collect();
+    if folders.is_empty() {
+        return failure;
+    }
+    let before = failure
+        .hint()
+        .map_or_else(String::new, |hint| format!("{hint}\n"));
+    failure.with_hint(format!(
+        "{before}What was restored so far cannot be used. To begin again, empty {} and run the same command.",
+        folders.join(" and ")
+    ))
+}
+
+/// What was done beyond copying, and how it goes on.
+fn tell(configured: &Configured, layout: &Layout, role: RoleChoice, console: Console) {
+    let directory = layout.directory.path().display();
+    if !configured.removed.is_empty() {
+        console.log(format!(
+            "older settings taken out of postgresql.auto.conf: {}",
+            configured.removed.join(", ")
+        ));
+    }
+    if !configured.made.is_empty() {
+        console.warn(
+            format!(
+                "the backup holds no {}: made with the least that a server needs",
+                configured.made.join(", ")
+            ),
+            None,
+            Some("The original server kept its configuration outside of the data directory; copy what is needed from there."),
+        );
+    }
+    if let Some(other) = &configured.other_data_directory {
+        console.warn(
+            format!(
+                "postgresql.conf names another data directory, which a server started here would use: {}",
+                other.display()
+            ),
+            None,
+            Some("Take the line data_directory out of it before starting the server."),
+        );
+    }
+    let ignored: String = configured
+        .made
+        .iter()
+        .copied()
+        .chain(layout.moves_tablespaces().then_some("tablespace_map"))
+        .map(|name| format!(" --ignore={name}"))
+        .collect();
+    console.log(format!(
+        "pg_verifybackup --no-parse-wal{ignored} {directory} checks it once more"
+    ));
+    let options = configured
+        .config_file
+        .as_ref()
+        .map_or_else(String::new, |file| {
+            format!(" -o \"-c config_file={}\"", file.display())
+        });
+    console.log(format!(
+        "the {} is ready: pg_ctl start -D {directory}{options}",
+        role.role
+    ));
+    if role.role == Role::Clone {
+        let names: Vec<String> = Role::Clone
+            .settings()
+            .into_iter()
+            .map(|setting| setting.name)
+            .collect();
+        console.log(format!(
+            "to make a primary of it later: ALTER SYSTEM RESET {}; then restart it",
+            names.join("; ALTER SYSTEM RESET ")
+        ));
+    }
+}
+
+fn result(console: Console, text: &str) -> Result<(), Failure> {
+    console
+        .result(text)
+        .map_err(|error| Failure::new(format!("could not write the result: {error}")))
+}
+
+fn result_json(console: Console, document: &Value) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(document)
+        .map_err(|error| Failure::new(format!("could not write the result: {error}")))?;
+    result(console, &text)
+}

@@ -1,0 +1,217 @@
+//! `postgresql.auto.conf` and its kin, edited line by line.
+//!
+//! A setting never spans two lines (a quoted value cannot hold a line break),
+//! so taking a setting out is taking its line out, and every other byte stays
+//! as the server wrote it.
+//!
+//! Source: src/backend/utils/misc/guc-file.l.
+
+use crate::quoting::setting_value;
+
+/// One `name = 'value'`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Setting {
+    /// Name as `PostgreSQL` spells it.
+    pub(crate) name: String,
+    /// Value without its quotes; a path may be in any encoding.
+    pub(crate) value: Vec<u8>,
+}
+
+impl Setting {
+    pub(crate) fn new(name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        Self {
+            name: name.into(),
+            value: value.into(),
+        }
+    }
+}
+
+/// A configuration file as lines, each with its line break where it had one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SettingsFile {
+    lines: Vec<Vec<u8>>,
+}
+
+impl SettingsFile {
+    /// Takes a file apart; every input is a file.
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
+        Self {
+            lines: bytes
+                .split_inclusive(|&byte| byte == b'\n')
+                .map(<[u8]>::to_vec)
+                .collect(),
+        }
+    }
+
+    /// Takes out every line that sets one of `names`; returns the names that
+    /// were there, each once.
+    pub(crate) fn remove<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+        let mut removed = Vec::new();
+        for name in names {
+            let before = self.lines.len();
+            self.lines.retain(|line| {
+                !sets(line).is_some_and(|n| n.eq_ignore_ascii_case(name.as_bytes()))
+            });
+            if self.lines.len() != before && !removed.contains(&name) {
+                removed.push(name);
+            }
+        }
+        removed
+    }
+
+    /// Appends `settings` under a comment line.
+    pub(crate) fn append(&mut self, comment: &str, settings: &[Setting]) {
+        if let Some(last) = self.lines.last_mut()
+            && !last.ends_with(b"\n")
+        {
+            last.push(b'\n');
+        }
+        self.lines.push(format!("# {comment}\n").into_bytes());
+        for setting in settings {
+            let mut line = setting.name.clone().into_bytes();
+            line.extend_from_slice(b" = ");
+            line.extend(setting_value(&setting.value));
+            line.push(b'\n');
+            self.lines.push(line);
+        }
+    }
+
+    /// The value that `name` has in this file, the last one where it is set
+    /// several times; `None` where it is not set here (it may be in a file
+    /// that this one includes).
+    pub(crate) fn value(&self, name: &str) -> Option<Vec<u8>> {
+        self.lines
+            .iter()
+            .rev()
+            .find(|line| sets(line).is_some_and(|n| n.eq_ignore_ascii_case(name.as_bytes())))
+            .map(|line| value_of(line))
+    }
+
+    /// The file as it is to be written.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        self.lines.concat()
+    }
+}
+
+/// The name that a line sets; `None` for a comment or an empty line.
+fn sets(line: &[u8]) -> Option<&[u8]> {
+    let line = line.trim_ascii_start();
+    let end = line
+        .iter()
+        .position(|&b| !(b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | b'.' | 0x80..)))
+        .unwrap_or(line.len());
+    let name = line.get(..end)?;
+    let first = *name.first()?;
+    (first.is_ascii_alphabetic() || first == b'_' || first >= 0x80).then_some(name)
+}
+
+/// The value of a line that sets something, quotes and escapes taken off.
+fn value_of(line: &[u8]) -> Vec<u8> {
+    let line = line.trim_ascii();
+    let name = sets(line).map_or(0, <[u8]>::len);
+    let rest = line.get(name..).unwrap_or_default().trim_ascii_start();
+    let rest = rest.strip_prefix(b"=").unwrap_or(rest).trim_ascii_start();
+    let Some(quoted) = rest.strip_prefix(b"'") else {
+        let end = rest
+            .iter()
+            .position(|&b| b.is_ascii_whitespace() || b == b'#')
+            .unwrap_or(rest.len());
+        return rest.get(..end).unwrap_or_default().to_vec();
+    };
+    let mut value = Vec::new();
+    let mut bytes = quoted.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\'' if bytes.peek() == Some(&b'\'') => {
+                bytes.next();
+                value.push(b'\'');
+            }
+            b'\'' => break,
+            b'\\' => match bytes.next() {
+                Some(b'n') => value.push(b'\n'),
+                Some(b't') => value.push(b'\t'),
+                Some(other) => value.push(other),
+                None => {}
+            },
+            other => value.push(other),
+        }
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AUTO_CONF: &[u8] = b"# Do not edit this file manually!\n\
+        # It will be overwritten by the ALTER SYSTEM command.\n\
+        work_mem = '64MB'\n\
+        restore_command = 'cp /old/%f %p'\n\
+        \tRecovery_Target_Time='2026-01-01'\n\
+        #recovery_target = 'immediate'\n\
+        restore_commander.x = 'an extension of somebody'\n\
+        recovery_target_name 'old'";
+
+    #[test]
+    fn older_settings_go_and_every_other_byte_stays() {
+        let mut file = SettingsFile::parse(AUTO_CONF);
+        let removed = file.remove([
+            "restore_command",
+            "recovery_target",
+            "recovery_target_time",
+            "recovery_target_name",
+        ]);
+        assert_eq!(
+            removed,
+            [
+                "restore_command",
+                "recovery_target_time",
+                "recovery_target_name"
+            ]
+        );
+        assert_eq!(
+            String::from_utf8(file.to_bytes()).unwrap(),
+            "# Do not edit this file manually!\n\
+             # It will be overwritten by the ALTER SYSTEM command.\n\
+             work_mem = '64MB'\n\
+             #recovery_target = 'immediate'\n\
+             restore_commander.x = 'an extension of somebody'\n"
+        );
+    }
+
+    #[test]
+    fn what_is_appended_begins_on_a_line_of_its_own() {
+        let mut file = SettingsFile::parse(b"work_mem = 1");
+        file.append("new", &[Setting::new("a", "it's")]);
+        assert_eq!(file.to_bytes(), b"work_mem = 1\n# new\na = 'it''s'\n");
+    }
+
+    #[test]
+    fn the_last_value_wins_and_loses_its_quotes() {
+        let file = SettingsFile::parse(
+            b"port=5432\nport = '6543' # later\nname 'it''s \\'x'\n#port = 1\nbare=on# c\n",
+        );
+        assert_eq!(file.value("PORT").unwrap(), b"6543");
+        assert_eq!(file.value("name").unwrap(), b"it's 'x");
+        assert_eq!(file.value("bare").unwrap(), b"on");
+        assert_eq!(file.value("absent"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_file_and_come_back_unchanged(bytes: Vec<u8>) {
+            let file = SettingsFile::parse(&bytes);
+            let _ = file.value("restore_command");
+            proptest::prop_assert_eq!(file.to_bytes(), bytes);
+        }
+
+        #[test]
+        fn any_value_survives_writing_and_reading(value: Vec<u8>) {
+            proptest::prop_assume!(!value.contains(&0));
+            let mut file = SettingsFile::default();
+            file.append("c", &[Setting::new("x", value.clone())]);
+            let read = SettingsFile::parse(&file.to_bytes());
+            proptest::prop_assert_eq!(read.value("x"), Some(value));
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The directory that a cluster is to be restored into, before anything is
+//! made.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use pitr_console::Explain;
+
+use crate::lay_down::marker::{MARKER, UnfinishedRestore};
+use crate::postmaster::PostmasterFile;
+
+/// A place that a restore may fill: absent, or an empty directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VacantDirectory {
+    path: PathBuf,
+    exists: bool,
+    /// The nearest directory that exists: itself, or one above it.
+    ground: PathBuf,
+}
+
+/// Why a place cannot be filled.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OccupiedError {
+    /// A server runs there.
+    #[error("a PostgreSQL server runs in \"{}\" (process {pid})", path.display())]
+    ServerRunning {
+        /// The place.
+        path: PathBuf,
+        /// Its postmaster.
+        pid: i32,
+    },
+    /// A restore was begun there and not finished.
+    #[error("\"{}\" holds an unfinished restore of backup {label}", path.display())]
+    Unfinished {
+        /// The place.
+        path: PathBuf,
+        /// The backup that was being laid down.
+        label: String,
+        /// Every folder that it was filling.
+        folders: Vec<PathBuf>,
+    },
+    /// Something is there.
+    #[error("\"{}\" is not empty: it holds \"{}\"", path.display(), name.display())]
+    NotEmpty {
+        /// The place.
+        path: PathBuf,
+        /// One of the names in it.
+        name: PathBuf,
+    },
+    /// A file, or anything else that is no directory.
+    #[error("\"{}\" is not a directory", path.display())]
+    NotADirectory {
+        /// The place.
+        path: PathBuf,
+    },
+    /// This user cannot make files there.
+    #[error("this user may not write into \"{}\"", path.display())]
+    NotWritable {
+        /// The nearest directory that exists.
+        path: PathBuf,
+    },
+    /// A server refuses a data directory of another user.
+    #[error("\"{}\" belongs to user {found}, and the restore runs as user {expected}", path.display())]
+    OtherOwner {
+        /// The place.
+        path: PathBuf,
+        /// Number of its owner.
+        found: u32,
+        /// Number of the user who restores.
+        expected: u32,
+    },
+    /// It could not be examined.
+    #[error("could not examine \"{}\": {source}", path.display())]
+    Io {
+        /// The place.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+}
+
+impl Explain for OccupiedError {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::ServerRunning { path, .. } => format!(
+                "Restore into another directory, or stop the server (pg_ctl stop -D {0}) and move {0} away.",
+                path.display()
+            ),
+            Self::Unfinished { folders, .. } => format!(
+                "It was interrupted and cannot be used. Empty {}, then run the same command again.",
+                folders
+                    .iter()
+                    .map(|folder| folder.display().to_string())
+                    .collect::<Vec<_>>()
+                    .join(" and ")
+            ),
+            Self::NotEmpty { path, name } if name == Path::new("lost+found") => format!(
+                "\"{0}\" is a mount point: restore into a directory below it, as {0}/data.",
+                path.display()
+            ),
+            Self::NotEmpty { .. } | Self::NotADirectory { .. } => {
+                "Name a directory that is empty or does not exist: nothing is ever overwritten."
+                    .to_owned()
+            }
+            Self::NotWritable { .. } | Self::OtherOwner { .. } => {
+                "Run it as the user that is to run the server: sudo -u postgres pitr-restore …"
+                    .to_owned()
+            }
+            Self::Io { .. } => return None,
+        })
+    }
+}
+
+impl VacantDirectory {
+    /// Examines `path`, which must be absolute.
+    ///
+    /// # Errors
+    /// Whatever forbids to fill it; nothing was changed.
+    pub(crate) fn examine(path: &Path) -> Result<Self, OccupiedError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| OccupiedError::Io { path, source }
+        };
+        // a link to the directory is a usual thing; what it leads to is filled
+        let (path, exists) = match std::fs::canonicalize(path) {
+            Ok(real) => (real, true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (path.to_owned(), false),
+            Err(error) => return Err(failed(path)(error)),
+        };
+        let ground = if exists {
+            check_empty(&path)?;
+            path.clone()
+        } else {
+            nearest_existing(&path).map_err(failed(&path))?
+        };
+        let metadata = std::fs::metadata(&ground).map_err(failed(&ground))?;
+        if !metadata.is_dir() {
+            return Err(OccupiedError::NotADirectory { path: ground });
+        }
+        let me = rustix::process::geteuid();
+        if exists && !me.is_root() && metadata.uid() != me.as_raw() {
+            return Err(OccupiedError::OtherOwner {
+                path,
+                found: metadata.uid(),
+                expected: me.as_raw(),
+            });
+        }
+        let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        rustix::fs::access(&ground, wanted).map_err(|errno| match errno {
+            rustix::io::Errno::ACCESS | rustix::io::Errno::ROFS => OccupiedError::NotWritable {
+                path: ground.clone(),
+            },
+            other => failed(&ground)(other.into()),
+        })?;
+        Ok(Self {
+            path,
+            exists,
+            ground,
+        })
+    }
+
+    /// The directory, without links where it exists.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it exists already, and is empty.
+    pub(crate) fn exists(&self) -> bool {
+        self.exists
+    }
+
+    /// The file system that it lies on, or will: device, and bytes free there
+    /// for this user.
+    pub(crate) fn room(&self) -> io::Result<(u64, u64)> {
+        let device = std::fs::metadata(&self.ground)?.dev();
+        let fs = rustix::fs::statvfs(&self.ground)?;
+        Ok((device, fs.f_bavail.saturating_mul(fs.f_frsize)))
+    }
+}
+
+fn check_empty(path: &Path) -> Result<(), OccupiedError> {
+    let failed = |source| OccupiedError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let mut entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(OccupiedError::NotADirectory {
+                path: path.to_owned(),
+            });
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let Some(first) = entries.next() else {
+        return Ok(());
+    };
+    if let Some(server) = PostmasterFile::read(path).map_err(failed)?
+        && server.is_alive()
+    {
+        return Err(OccupiedError::ServerRunning {
+            path: path.to_owned(),
+            pid: server.pid.as_raw_pid(),
+        });
+    }
+    if let Some(unfinished) = UnfinishedRestore::read(&path.join(MARKER)) {
+        return Err(OccupiedError::Unfinished {
+            path: path.to_owned(),
+            label: unfinished.label,
+            folders: unfinished.folders,
+        });
+    }
+    Err(OccupiedError::NotEmpty {
+        path: path.to_owned(),
+        name: first.map_err(failed)?.file_name().into(),
+    })
+}
+
+fn nearest_existing(path: &Path) -> io::Result<PathBuf> {
+    for above in path.ancestors().skip(1) {
+        match std::fs::metadata(above) {
+            Ok(_) => return Ok(above.to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absent_and_an_empty_directory_are_vacant() {
+        let dir = tempfile::tempdir().unwrap();
+        let empty = VacantDirectory::examine(dir.path()).unwrap();
+        assert!(empty.exists());
+        let absent = VacantDirectory::examine(&dir.path().join("a/b")).unwrap();
+        assert!(!absent.exists());
+        assert_eq!(empty.room().unwrap().0, absent.room().unwrap().0);
+    }
+
+    #[test]
+    fn a_directory_that_holds_anything_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("x"), "").unwrap();
+        assert!(matches!(
+            VacantDirectory::examine(dir.path()),
+            Err(OccupiedError::NotEmpty { name, .. }) if name == Path::new("x")
+        ));
+        assert!(matches!(
+            VacantDirectory::examine(&dir.path().join("x")),
+            Err(OccupiedError::NotADirectory { .. })
+        ));
+        assert!(matches!(
+            VacantDirectory::examine(&dir.path().join("x/y")),
+            Err(OccupiedError::Io { .. } | OccupiedError::NotADirectory { .. })
+        ));
+    }
+
+    #[test]
+    fn a_running_server_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid = std::process::id();
+        std::fs::write(dir.path().join("postmaster.pid"), format!("{pid}\n")).unwrap();
+        assert!(matches!(
+            VacantDirectory::examine(dir.path()),
+            Err(OccupiedError::ServerRunning { .. })
+        ));
+    }
+
+    #[test]
+    fn a_link_to_an_empty_directory_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().join("real");
+        std::fs::create_dir(&real).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let vacant = VacantDirectory::examine(&link).unwrap();
+        assert_eq!(vacant.path(), real.canonicalize().unwrap());
+    }
+}
