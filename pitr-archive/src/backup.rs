@@ -217,22 +217,15 @@ fn backup_failure(error: &pitr_postgres::BackupError) -> Failure {
 /// The manifest knows of a timeline that changed while a standby was backed
 /// up; the command's own result does not.
 fn stretches(manifest: &BackupManifest, start: &BackupStart, end: &BackupEnd) -> Vec<Stretch> {
-    if manifest.wal_ranges.is_empty() {
+    let listed = needed_wal::of_manifest(manifest);
+    if listed.is_empty() {
         return vec![Stretch {
             timeline: start.timeline,
             start: start.lsn,
             end: end.lsn,
         }];
     }
-    manifest
-        .wal_ranges
-        .iter()
-        .map(|range| Stretch {
-            timeline: range.timeline,
-            start: range.start,
-            end: range.end,
-        })
-        .collect()
+    listed
 }
 
 fn details(

@@ -27,8 +27,7 @@ use pitr_store::backup::{
 
 use crate::arguments::ImportArguments;
 use crate::backup::{backup_options, checksum_algorithm, clean_abandoned, report, source_of};
-use crate::needed_wal::{self, Stretch};
-use crate::{manifest_proof, repository};
+use crate::{manifest_proof, needed_wal, repository};
 use checked::{Checklist, Hashing};
 use source::{Source, SourceError};
 
@@ -54,7 +53,10 @@ pub(crate) fn import(
     // what was stored, once more, by what the index says of it
     manifest_proof::prove(&manifest, writer.files()?)?;
 
-    let needed = needed_wal::segments(&stretches(&manifest), identity.control.wal_segment_size);
+    let needed = needed_wal::segments(
+        &needed_wal::of_manifest(&manifest),
+        identity.control.wal_segment_size,
+    );
     let elsewhere: Vec<SegmentName> = needed
         .into_iter()
         .filter(|segment| !own_wal.contains(&segment.to_string()))
@@ -273,18 +275,6 @@ fn tablespaces(source: &Source, map: Option<&[u8]>) -> Result<Vec<Tablespace>, F
                 .collect()
         }
     }
-}
-
-fn stretches(manifest: &BackupManifest) -> Vec<Stretch> {
-    manifest
-        .wal_ranges
-        .iter()
-        .map(|range| Stretch {
-            timeline: range.timeline,
-            start: range.start,
-            end: range.end,
-        })
-        .collect()
 }
 
 /// Stores all archives; gives the names of the segments that the backup

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use pitr_console::{Console, Failure};
-use pitr_core::{Lsn, SegmentName, SegmentNumber, TimelineId, WalFileName, WalSegmentSize};
+use pitr_core::{
+    BackupManifest, Lsn, SegmentName, SegmentNumber, TimelineId, WalFileName, WalSegmentSize,
+};
 use pitr_store::wal::WalArchive;
 
 /// How often the repository is asked again.
@@ -17,6 +19,19 @@ pub(crate) struct Stretch {
     pub(crate) timeline: TimelineId,
     pub(crate) start: Lsn,
     pub(crate) end: Lsn,
+}
+
+/// What the server's manifest says is needed.
+pub(crate) fn of_manifest(manifest: &BackupManifest) -> Vec<Stretch> {
+    manifest
+        .wal_ranges
+        .iter()
+        .map(|range| Stretch {
+            timeline: range.timeline,
+            start: range.start,
+            end: range.end,
+        })
+        .collect()
 }
 
 /// The segments of `stretches`, in the order of the log. Where the timeline

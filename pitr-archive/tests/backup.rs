@@ -115,10 +115,7 @@ fn a_backup_of_every_major_can_be_restored_by_hand_with_stock_tools() {
             )
             .unwrap();
         let label = labels(&site).remove(0);
-        let system = list(&site)["clusters"][0]["system_identifier"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let system = system_identifier(&site);
         let spaces = list(&site)["clusters"][0]["backups"][0]["tablespaces"]
             .as_u64()
             .unwrap();
@@ -201,44 +198,65 @@ fn a_backup_whose_wal_does_not_come_names_the_segment_and_leaves_nothing() {
     assert_eq!(backup_files(&site), Vec::<PathBuf>::new());
 }
 
-#[test]
-fn a_backup_killed_at_any_sync_or_rename_is_never_listed_and_the_next_cleans_up() {
-    let install = PostgresInstall::any().unwrap();
-    let site = Site::new().unwrap();
-    let cluster = archiving_cluster(&site, &install);
-    let strace = Command::new("strace")
+fn strace_works() -> bool {
+    let works = Command::new("strace")
         .args(["-f", "-o", "/dev/null", "true"])
-        .status();
-    if !strace.is_ok_and(|status| status.success()) {
+        .status()
+        .is_ok_and(|status| status.success());
+    if !works {
         eprintln!(
             "SKIPPED: strace is not installed or may not trace here (apt-get install strace)"
         );
+    }
+    works
+}
+
+fn backup_under(site: &Site, cluster: &Cluster, inject: &str) -> Output {
+    let inner = site.archive().unwrap();
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-qq", "-o", "/dev/null", "-e"])
+        .arg(format!("inject={inject}"))
+        .arg(inner.get_program())
+        .args(["backup", "-d", &cluster.conninfo()])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("PITR_REPO", site.repo());
+    as_server_user(command).unwrap().output().unwrap()
+}
+
+/// Folders of backups in the repository, complete or not.
+fn backup_folders(site: &Site) -> Vec<String> {
+    let folders: std::collections::BTreeSet<_> = backup_files(site)
+        .iter()
+        .filter_map(|path| Some(path.parent()?.file_name()?.to_str()?.to_owned()))
+        .filter(|folder| folder.ends_with('Z'))
+        .collect();
+    folders.into_iter().collect()
+}
+
+#[test]
+fn a_backup_killed_at_any_sync_or_rename_is_never_listed_and_the_next_cleans_up() {
+    if !strace_works() {
         return;
     }
+    let install = PostgresInstall::any().unwrap();
+    let site = Site::new().unwrap();
+    let cluster = archiving_cluster(&site, &install);
     let mut killed = 0;
     for call in ["renameat2", "fsync", "mkdirat"] {
         for nth in 1.. {
-            let inner = site.archive().unwrap();
-            let mut command = Command::new("strace");
-            command
-                .args(["-f", "-qq", "-o", "/dev/null", "-e"])
-                .arg(format!("inject={call}:signal=KILL:when={nth}"))
-                .arg(inner.get_program())
-                .args(["backup", "-d", &cluster.conninfo()])
-                .env_clear()
-                .env("PATH", "/usr/bin:/bin")
-                .env("PITR_REPO", site.repo());
             let before = labels(&site);
-            let output = as_server_user(command).unwrap().output().unwrap();
+            let inject = format!("{call}:signal=KILL:when={nth}");
+            let output = backup_under(&site, &cluster, &inject);
             if output.status.success() {
                 // so many calls it does not make: it is an ordinary backup
                 assert_eq!(labels(&site).len(), before.len() + 1);
                 break;
             }
             killed += 1;
-            let after = labels(&site);
             // killed after its last rename it may be complete; never more, never half
-            assert!(after.len() <= before.len() + 1, "{call} {nth}");
+            assert!(labels(&site).len() <= before.len() + 1, "{call} {nth}");
         }
     }
     assert!(killed >= 6, "only {killed} backups were killed");
@@ -246,16 +264,93 @@ fn a_backup_killed_at_any_sync_or_rename_is_never_listed_and_the_next_cleans_up(
     let output = backup(&site, &cluster, &[]);
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(labels(&site).len(), complete.len() + 1);
-    let folders: std::collections::BTreeSet<_> = backup_files(&site)
-        .iter()
-        .filter_map(|path| Some(path.parent()?.file_name()?.to_str()?.to_owned()))
-        .filter(|folder| folder.ends_with('Z'))
-        .collect();
     assert_eq!(
-        folders.into_iter().collect::<Vec<_>>(),
+        backup_folders(&site),
         labels(&site),
         "what killed backups left was not cleaned up"
     );
+}
+
+#[test]
+fn a_backup_that_meets_an_error_of_the_disk_leaves_nothing() {
+    if !strace_works() {
+        return;
+    }
+    let install = PostgresInstall::any().unwrap();
+    let site = Site::new().unwrap();
+    let cluster = archiving_cluster(&site, &install);
+    let mut failed = 0;
+    for (call, error) in [
+        ("renameat2", "EIO"),
+        ("fsync", "EIO"),
+        ("mkdirat", "ENOSPC"),
+    ] {
+        for nth in 1.. {
+            let inject = format!("{call}:error={error}:when={nth}");
+            let output = backup_under(&site, &cluster, &inject);
+            assert_eq!(backup_folders(&site), labels(&site), "{inject}");
+            if output.status.success() {
+                break;
+            }
+            assert_eq!(output.status.code(), Some(1), "{inject}");
+            assert!(
+                text(&output).contains("ERROR:  "),
+                "{inject}: {}",
+                text(&output)
+            );
+            failed += 1;
+        }
+    }
+    assert!(failed >= 6, "only {failed} backups failed");
+}
+
+#[test]
+fn a_backup_onto_a_full_disk_says_what_is_missing_and_leaves_nothing() {
+    let install = PostgresInstall::any().unwrap();
+    let site = Site::new().unwrap();
+    let cluster = archiving_cluster(&site, &install);
+    // the first segment claims the repository
+    cluster.execute("CREATE TABLE t AS SELECT generate_series(1, 20000) i");
+    cluster
+        .wait_for_sql(
+            "SELECT archived_count > 0 FROM pg_stat_archiver",
+            Duration::from_secs(60),
+        )
+        .unwrap();
+    // all but the backups goes on
+    let backups = site.repo().join(system_identifier(&site)).join("backups");
+    std::fs::create_dir_all(&backups).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=1m,mode=777", "tmpfs"])
+        .arg(&backups)
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !mounted {
+        eprintln!("SKIPPED: only root can mount a small tmpfs");
+        return;
+    }
+    let output = backup(&site, &cluster, &[]);
+    let (left, listed) = (backup_files(&site), labels(&site));
+    let _ = Command::new("umount").arg("-l").arg(&backups).status();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("no space") || said.contains("No space"),
+        "{said}"
+    );
+    assert!(
+        said.contains("base-00001.tar.zst") && said.contains("bytes"),
+        "{said}"
+    );
+    assert_eq!(listed, Vec::<String>::new());
+    assert_eq!(left, Vec::<PathBuf>::new());
+}
+
+fn system_identifier(site: &Site) -> String {
+    list(site)["clusters"][0]["system_identifier"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 #[test]
