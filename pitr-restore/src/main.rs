@@ -16,6 +16,7 @@ mod restore;
 mod restore_command;
 mod role;
 mod settings_file;
+mod start;
 mod target_directory;
 
 use std::process::ExitCode;

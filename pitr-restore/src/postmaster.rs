@@ -70,13 +70,27 @@ impl PostmasterFile {
         })
     }
 
-    /// Whether the process lives. Another user's process does, too.
+    /// Whether the process lives. Another user's process does, too; one that
+    /// has ended and that nobody has collected does not.
     pub(crate) fn is_alive(&self) -> bool {
+        let stat = format!("/proc/{}/stat", self.pid.as_raw_pid());
+        if std::fs::read_to_string(stat).is_ok_and(|stat| is_zombie(&stat)) {
+            return false;
+        }
         match rustix::process::test_kill_process(self.pid) {
             Ok(()) => true,
             Err(error) => error == Errno::PERM,
         }
     }
+}
+
+/// The state follows the program's name in parentheses, which may hold
+/// anything.
+///
+/// Source: proc_pid_stat(5).
+fn is_zombie(stat: &str) -> bool {
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
 }
 
 #[cfg(test)]
@@ -119,5 +133,7 @@ mod tests {
         let dead = PostmasterFile::parse(&format!("{}\n", child.id())).unwrap();
         child.wait().unwrap();
         assert!(!dead.is_alive());
+        assert!(is_zombie("4711 (a) R (b) Z 1 2"));
+        assert!(!is_zombie("4711 (Z) S 1 2"));
     }
 }

@@ -21,6 +21,8 @@ use crate::recovery_settings::RecoverySettings;
 use crate::request::RestoreRequest;
 use crate::restore_command::RestoreCommand;
 use crate::role::{Machine, Role, RoleChoice};
+use crate::start::tools::ServerTools;
+use crate::start::{Expected, Reached, Start};
 
 /// Restores a cluster into `to`.
 pub(crate) fn run(arguments: &Arguments, to: &Path, console: Console) -> Exit {
@@ -52,6 +54,13 @@ fn restore(
     let (reader, plan) = plan(&cluster, request, console)?;
     let layout = Layout::arrange(&reader, request)?;
     let info = reader.info();
+    let tools = if arguments.restore.start {
+        let named = arguments.restore.pg_bin.as_deref();
+        let named = named.or(settings.pg_bin.as_deref());
+        Some(ServerTools::find(info.postgres_major, named)?)
+    } else {
+        None
+    };
     let role = RoleChoice::choose(
         request.role,
         &info.origin,
@@ -107,12 +116,31 @@ fn restore(
     let configured = lay_down(&reader, &layout, &recovery, settings.threads, console)
         .map_err(|failure| how_to_continue(failure, &layout))?;
     tell(&configured, &layout, role, console);
+    let reached = match &tools {
+        None => None,
+        Some(tools) => Some(
+            Start {
+                tools,
+                directory: layout.directory.path(),
+                owner: layout.owner.as_ref(),
+                config_file: configured.config_file.as_deref(),
+                expected: Expected::of(request.has_target(), request.action),
+                path: &plan.choice.path,
+                end: plan.coverage.end,
+            }
+            .run(console)?,
+        ),
+    };
     if json {
         let mut document = report.json();
         document["restored"] = json!(true);
-        result_json(console, &document)?;
+        document["server"] = reached.as_ref().map_or(Value::Null, server_json);
+        return result_json(console, &document);
     }
-    Ok(())
+    match reached {
+        None => Ok(()),
+        Some(reached) => result(console, &reached.text()),
+    }
 }
 
 /// The cluster that was named, or the only one.
@@ -284,6 +312,18 @@ fn tell(configured: &Configured, layout: &Layout, role: RoleChoice, console: Con
             names.join("; ALTER SYSTEM RESET ")
         ));
     }
+}
+
+fn server_json(reached: &Reached) -> Value {
+    json!({
+        "state": reached.expected.as_str(),
+        "timeline": reached.timeline,
+        "replayed_to": reached.lsn,
+        "last_commit_time": reached.last_commit.map(|time| time.to_rfc3339()),
+        "elapsed_seconds": reached.elapsed.as_secs_f64(),
+        "socket_directory": reached.socket.as_ref().map(|(folder, _)| folder),
+        "port": reached.socket.as_ref().map(|(_, port)| port),
+    })
 }
 
 fn result(console: Console, text: &str) -> Result<(), Failure> {

@@ -1,4 +1,5 @@
 //! A real server that archives with `pitr-archive`, and what is restored of it.
+#![allow(dead_code, reason = "each test program uses another part of it")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

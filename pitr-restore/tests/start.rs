@@ -1,0 +1,230 @@
+//! `pitr-restore --to DIR --start`: the command returns when the server
+//! really stands at the target, and says why where it does not.
+
+#[cfg(test)]
+mod original;
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use original::{Original, refused, said, succeeded, values};
+
+/// A port for a socket beside that of the original.
+fn free_port() -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("its port").port().to_string()
+}
+
+/// A server that `--start` has started; ended with the test.
+struct Started<'a> {
+    original: &'a Original,
+    to: std::path::PathBuf,
+    port: String,
+    output: Output,
+}
+
+impl<'a> Started<'a> {
+    fn new(original: &'a Original, name: &str, arguments: &[&str]) -> Self {
+        let to = original.place(name);
+        let port = free_port();
+        let mut words = vec!["--start", "--json", "--port", &port];
+        words.extend([
+            "--pg-bin",
+            original.cluster.install().bin().to_str().expect("UTF-8"),
+        ]);
+        words.extend(arguments);
+        let output = original.restore(&to, &words);
+        Self {
+            original,
+            to,
+            port,
+            output,
+        }
+    }
+
+    #[track_caller]
+    fn server(&self) -> serde_json::Value {
+        succeeded(&self.output);
+        let document: serde_json::Value =
+            serde_json::from_slice(&self.output.stdout).expect("JSON");
+        document["server"].clone()
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        let output = std::process::Command::new("psql")
+            .args([
+                "-XAtq", "-U", "postgres", "-d", "postgres", "-p", &self.port, "-h",
+            ])
+            .arg(self.original.cluster.socket_dir())
+            .args(["-c", sql])
+            .output()
+            .expect("psql");
+        said(&output).trim().to_owned()
+    }
+}
+
+impl Drop for Started<'_> {
+    fn drop(&mut self) {
+        stop(self.original, &self.to);
+    }
+}
+
+fn stop(original: &Original, to: &Path) {
+    let mut command = original
+        .cluster
+        .install()
+        .command("pg_ctl")
+        .expect("a user");
+    command
+        .args(["stop", "--mode", "immediate", "--silent", "--pgdata"])
+        .arg(to)
+        .stderr(Stdio::null());
+    let _ = command.status();
+}
+
+#[test]
+fn every_action_is_waited_for() {
+    let original = Original::start();
+    original.backup();
+    original.insert("a");
+    original
+        .cluster
+        .execute("SELECT pg_create_restore_point('here')");
+    original.insert("b");
+    original.archive_all();
+
+    let paused = Started::new(&original, "paused", &["--target-name", "here"]);
+    let server = paused.server();
+    assert_eq!(server["state"], "paused");
+    assert_eq!(server["timeline"], 1);
+    assert!(server["last_commit_time"].is_string(), "{server}");
+    assert_eq!(paused.sql("SELECT pg_is_wal_replay_paused()"), "t");
+    assert_eq!(paused.sql("SELECT string_agg(v, ',') FROM t"), "a");
+
+    let action = ["--target-name", "here", "--target-action", "promote"];
+    let promoted = Started::new(&original, "promoted", &action);
+    let server = promoted.server();
+    assert_eq!(server["state"], "in production");
+    assert_eq!(server["timeline"], 2);
+    assert_eq!(promoted.sql("SELECT pg_is_in_recovery()"), "f");
+
+    let action = ["--target-name", "here", "--target-action", "shutdown"];
+    let shut_down = Started::new(&original, "shut down", &action);
+    let server = shut_down.server();
+    assert_eq!(server["state"], "shut down");
+    assert_eq!(server["timeline"], 1);
+    assert!(!shut_down.to.join("postmaster.pid").exists());
+    assert!(shut_down.to.join("recovery.signal").exists());
+
+    let latest = Started::new(&original, "latest", &[]);
+    assert_eq!(latest.server()["state"], "in production");
+    assert_eq!(
+        latest.sql("SELECT string_agg(v, ',' ORDER BY v) FROM t"),
+        "a,b"
+    );
+}
+
+#[test]
+fn a_target_that_is_never_reached_is_told_with_the_servers_own_words() {
+    let original = Original::start();
+    original.backup();
+    original.insert("a");
+    original.archive_all();
+    // after the last commit, and not in the future
+    let time = original.cluster.sql("SELECT clock_timestamp()");
+    let started = Started::new(&original, "never", &["--target-time", &time]);
+    assert_eq!(started.output.status.code(), Some(1));
+    let said = said(&started.output);
+    assert!(
+        said.contains("FATAL:  recovery ended before configured recovery target was reached"),
+        "{said}"
+    );
+    assert!(said.contains("HINT:"), "{said}");
+}
+
+#[test]
+fn a_damaged_segment_is_told_with_what_the_hook_said() {
+    let original = Original::start();
+    original.backup();
+    original.insert("a");
+    let segment = original.archive_all();
+    original.insert("b");
+    original.archive_all();
+    original::tamper(&original.object(&segment), |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    });
+    let started = Started::new(&original, "damaged", &[]);
+    assert_eq!(started.output.status.code(), Some(1));
+    let said = said(&started.output);
+    assert!(said.contains("is damaged in the repository"), "{said}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_told() {
+    let original = Original::start();
+    original.backup();
+    original.insert("a");
+    original.archive_all();
+    let to = original.place("same port");
+    let bin = original.cluster.install().bin().to_str().unwrap();
+    let output = original.restore(&to, &["--start", "--pg-bin", bin]);
+    stop(&original, &to);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("--port"), "{}", said(&output));
+    assert_eq!(values(&original.cluster), "a");
+}
+
+#[test]
+fn without_the_servers_programs_nothing_is_made() {
+    let original = Original::start();
+    original.backup();
+    original.archive_all();
+    let to = original.place("unused");
+    let output = original.restore(&to, &["--start", "--pg-bin", "/nonexistent"]);
+    refused(&output, &to, "/nonexistent/pg_ctl");
+}
+
+/// Root is not let in by `peer`: the command becomes the owner to ask.
+#[test]
+fn root_starts_it_as_its_owner_and_asks_as_its_owner() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let original = Original::start();
+    // the backup gets this file; the server that is running has read another
+    fs::write(
+        original.cluster.data_dir().join("pg_hba.conf"),
+        "local all all peer\n",
+    )
+    .unwrap();
+    original.backup();
+    original.archive_all();
+
+    let to = original.place("by root");
+    let port = free_port();
+    let bin = original.cluster.install().bin().to_str().unwrap();
+    let output = original
+        .restore_command(
+            &to,
+            &[
+                "--start",
+                "--json",
+                "--port",
+                &port,
+                "--pg-bin",
+                bin,
+                "--target-immediate",
+            ],
+        )
+        .output()
+        .unwrap();
+    let log = fs::read_to_string(to.join("pitr-start.log")).unwrap_or_default();
+    stop(&original, &to);
+    succeeded(&output);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["server"]["state"], "paused");
+    assert!(!log.contains("Peer authentication failed"), "{log}");
+}
