@@ -86,6 +86,29 @@ fn shell(script: &str) -> Output {
     as_server_user(command).unwrap().output().unwrap()
 }
 
+/// The script under "Restoring by hand", with the values of its first lines.
+fn readme_recipe(values: &[(&str, &str)]) -> String {
+    let readme = include_str!("../../README.md");
+    let section = readme.split("## Restoring by hand").nth(1).unwrap();
+    let script = section.split("```sh\n").nth(1).unwrap();
+    let script = script.split("```").next().unwrap();
+    let mut set = 0;
+    let lines: Vec<String> = script
+        .lines()
+        .map(
+            |line| match values.iter().find(|(name, _)| line.starts_with(name)) {
+                Some((name, value)) => {
+                    set += 1;
+                    format!("{name}{value}")
+                }
+                None => line.to_owned(),
+            },
+        )
+        .collect();
+    assert_eq!(set, values.len(), "the README's script has other variables");
+    lines.join("\n")
+}
+
 #[test]
 fn a_backup_of_every_major_can_be_restored_by_hand_with_stock_tools() {
     for install in PostgresInstall::all_found() {
@@ -125,27 +148,14 @@ fn a_backup_of_every_major_can_be_restored_by_hand_with_stock_tools() {
 
         let data = site.dir().join("data");
         let script = format!(
-            "cd {repo}/{system}
-             mkdir -m 700 {data} {space}
-             for part in backups/{label}/base-*.tar.zst; do zstd -dc $part | tar -x -C {data}; done
-             for part in backups/{label}/[0-9]*.tar.zst; do zstd -dc $part | tar -x -C {space}; done
-             cp backups/{label}/backup_manifest {data}/
-             touch {data}/recovery.signal
-             cat > {data}/fetch <<'END'
-#!/bin/sh
-name=$1 to=$2 wal={repo}/{system}/wal
-case $name in
-*.history) cp $wal/$name $to ;;
-*) log=$(echo $name | cut -c1-8)/$(echo $name | cut -c9-16)
-   test -f $wal/$log/$name.zst && zstd -q -dcf $wal/$log/$name.zst > $to ;;
-esac
-END
-             chmod 700 {data}/fetch
-             echo \"restore_command = '{data}/fetch %f %p'\" >> {data}/postgresql.auto.conf
-             echo \"archive_mode = off\" >> {data}/postgresql.auto.conf",
+            "{recipe}\ncp {repo}/{system}/backups/{label}/backup_manifest {data}/",
+            recipe = readme_recipe(&[
+                ("REPO=", &format!("{}/{system}", site.repo().display())),
+                ("BACKUP=", &label),
+                ("PGDATA=", &data.display().to_string()),
+            ]),
             repo = site.repo().display(),
             data = data.display(),
-            space = space.display(),
         );
         let output = shell(&script);
         assert!(
@@ -157,7 +167,7 @@ END
         let verified = install
             .command("pg_verifybackup")
             .unwrap()
-            .args(["-n", "-i", "fetch"])
+            .args(["-n", "-i", "fetch-wal"])
             .arg(&data)
             .output()
             .unwrap();
