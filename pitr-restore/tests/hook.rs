@@ -448,7 +448,7 @@ fn a_standby_is_told_to_ask_again_for_the_childs_copy() {
 }
 
 #[test]
-fn unrelated_histories_in_pg_wal_decide_nothing() {
+fn histories_in_pg_wal_that_disagree_decide_nothing() {
     let scratch = Scratch::new();
     scratch.push("000000010000000000000004");
     scratch.push(FIVE);
@@ -458,8 +458,13 @@ fn unrelated_histories_in_pg_wal_decide_nothing() {
         .fetch("000000010000000000000004")
         .is_refused(200, "--timeline");
     scratch
+        .fetch_with(&["--timeline", "2"], "000000010000000000000004")
+        .is_segment("000000010000000000000004");
+    fs::remove_file(scratch.data.join("pg_wal/RECOVERYXLOG")).unwrap();
+    // an option that was left behind when the server went on to timeline 2
+    scratch
         .fetch_with(&["--timeline", "1"], FIVE)
-        .is_segment(FIVE);
+        .is_refused(200, "pg_wal does not show which");
 }
 
 #[test]

@@ -44,10 +44,10 @@ pub(crate) enum HookFailure {
         /// Whom it knows.
         known: Vec<SystemIdentifier>,
     },
-    /// Two unrelated lines of timelines lie in `pg_wal`.
+    /// The histories in `pg_wal`, and `--timeline`, do not agree.
     #[error(
-        "whether recovery needs segment {segment} cannot be told: pg_wal holds the histories of \
-         timelines {} and {}, which left its timeline at different places", lines[0], lines[1]
+        "whether recovery needs segment {segment} depends on whether it follows timeline {} or {}, \
+         and pg_wal does not show which", lines[0], lines[1]
     )]
     Undecided {
         /// The segment.
@@ -155,7 +155,8 @@ impl Explain for HookFailure {
                 ids(known)
             )),
             Self::Undecided { .. } => Some(
-                "Add --timeline to restore_command, with the number in recovery_target_timeline."
+                "Let restore_command have --timeline with the number of recovery_target_timeline, and \
+                 take the .history files of other timelines out of pg_wal."
                     .to_owned(),
             ),
             Self::ChildMissing { segment, child, .. } => Some(format!(

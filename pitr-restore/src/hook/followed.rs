@@ -80,8 +80,8 @@ impl Followed {
         let asked = segment.timeline();
         segment.number(size)?;
         let kept = match self {
-            Self::Named { history, .. } if history.includes(asked) => {
-                return stand(history, segment, size);
+            Self::Named { history, kept } if history.includes(asked) => {
+                return among_descendants(history, kept, segment, size);
             }
             Self::Named { kept, .. } | Self::Kept(kept) => kept,
             Self::Unknown => return Ok(Standing::OnPath { last: false }),
@@ -114,6 +114,29 @@ impl Followed {
             },
         })
     }
+}
+
+/// The judgement by the named timeline. Where `pg_wal` keeps the history of one
+/// that came from it, the server may have gone on to follow that one, and the
+/// option been left as it was: then both have to agree.
+fn among_descendants(
+    named: &TimelineHistory,
+    kept: &[TimelineHistory],
+    segment: &SegmentName,
+    size: WalSegmentSize,
+) -> Result<Standing, WalFileNameError> {
+    let standing = stand(named, segment, size)?;
+    let descendants = kept
+        .iter()
+        .filter(|line| line.timeline() != named.timeline() && line.includes(named.timeline()));
+    for line in descendants {
+        if !same_answer(&standing, &stand(line, segment, size)?) {
+            return Ok(Standing::Undecided {
+                lines: [named.timeline(), line.timeline()],
+            });
+        }
+    }
+    Ok(standing)
 }
 
 /// Whether two lines mean the same for the request: where both branch off at
@@ -247,16 +270,32 @@ mod tests {
             history(3, "1\t0/5000100\tr\n"),
         ];
         let followed = Followed::Named {
-            history: TimelineHistory::root(TimelineId::FIRST),
+            history: kept[0].clone(),
             kept,
         };
         assert_eq!(
-            standing(&followed, "00000001000000000000000C"),
-            Standing::OnPath { last: true }
+            standing(&followed, "000000010000000000000007"),
+            Standing::OnPath { last: false }
         );
         // ... and is not asked about a timeline that it does not include
         assert_eq!(
             standing(&followed, "00000003000000000000000C"),
+            Standing::OnPath { last: true }
+        );
+    }
+
+    #[test]
+    fn a_server_that_went_on_from_the_named_timeline_is_not_misled() {
+        let followed = Followed::Named {
+            history: TimelineHistory::root(TimelineId::FIRST),
+            kept: vec![history(2, "1\t0/9000100\tr\n")],
+        };
+        assert!(matches!(
+            standing(&followed, "00000001000000000000000C"),
+            Standing::Undecided { .. }
+        ));
+        assert_eq!(
+            standing(&followed, "000000010000000000000007"),
             Standing::OnPath { last: true }
         );
     }
