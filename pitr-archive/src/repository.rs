@@ -1,63 +1,14 @@
 //! Reaches the repository that the settings name.
 
 use pitr_console::{Failure, Settings};
-use pitr_core::SystemIdentifier;
-use pitr_store::{Cluster, Codec, Repository, open_store};
+use pitr_store::Codec;
 
-/// Opens the repository; never makes one.
-pub(crate) fn open(settings: &Settings) -> Result<Repository, Failure> {
-    let store = open_store(settings.repository()?)?;
-    Ok(Repository::open(store)?)
-}
+pub(crate) use pitr_console::{
+    choose_cluster as cluster, open_repository as open,
+    parse_system_identifier as system_identifier,
+};
 
 /// The codec of new objects: the flag, else the settings.
 pub(crate) fn codec(flag: Option<&str>, settings: &Settings) -> Result<Codec, Failure> {
     Ok(Codec::parse(flag.unwrap_or(&settings.compression))?)
-}
-
-/// Reads a system identifier that the user typed.
-pub(crate) fn system_identifier(text: &str) -> Result<SystemIdentifier, Failure> {
-    text.parse().map_err(|error| {
-        Failure::from_error(&error).with_hint(
-            "pg_controldata shows it as \"Database system identifier\", \
-             \"pitr-archive list\" for the clusters of a repository.",
-        )
-    })
-}
-
-/// The cluster that the user named, or the only one.
-pub(crate) fn cluster(
-    repository: &Repository,
-    system_identifier: Option<SystemIdentifier>,
-) -> Result<Cluster, Failure> {
-    if let Some(wanted) = system_identifier {
-        return repository.cluster(wanted)?.ok_or_else(|| {
-            Failure::new(format!(
-                "repository \"{}\" holds nothing of cluster {wanted}",
-                repository.location()
-            ))
-            .with_hint("\"pitr-archive list\" shows the clusters that it holds.")
-        });
-    }
-    let mut clusters = repository.clusters()?;
-    match clusters.len() {
-        1 => Ok(clusters.remove(0)),
-        0 => Err(Failure::new(format!(
-            "repository \"{}\" holds no cluster yet",
-            repository.location()
-        ))
-        .with_hint("The first segment or backup that is stored claims it for its cluster.")),
-        count => {
-            let known: Vec<String> = clusters
-                .iter()
-                .map(|c| c.identity().system_identifier.to_string())
-                .collect();
-            Err(Failure::new(format!(
-                "repository \"{}\" holds {count} clusters, and none was named",
-                repository.location()
-            ))
-            .with_detail(format!("They are: {}.", known.join(", ")))
-            .with_hint("Name one with --system-identifier."))
-        }
-    }
 }

@@ -13,6 +13,7 @@ mod message;
 mod point_in_time;
 mod progress;
 mod quantity;
+mod repository;
 mod settings;
 
 pub use exit::{Exit, guard};
@@ -22,4 +23,5 @@ pub use message::{Console, Severity};
 pub use point_in_time::{ParseTimeError, PointInTime};
 pub use progress::Progress;
 pub use quantity::{ByteCount, Elapsed};
+pub use repository::{choose_cluster, open_repository, parse_system_identifier};
 pub use settings::{RepositoryArguments, Settings, SettingsError};

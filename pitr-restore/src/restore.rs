@@ -4,9 +4,11 @@
 use std::path::Path;
 
 use chrono::Utc;
-use pitr_console::{ByteCount, Console, Elapsed, Exit, Failure, Progress, Settings};
+use pitr_console::{
+    ByteCount, Console, Elapsed, Exit, Failure, Progress, Settings, choose_cluster, open_repository,
+};
+use pitr_store::Cluster;
 use pitr_store::backup::BackupReader;
-use pitr_store::{Cluster, Repository, open_store};
 use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
@@ -48,9 +50,8 @@ fn restore(
     console: Console,
 ) -> Result<(), Failure> {
     let settings = Settings::load(&arguments.repository)?;
-    let repo = settings.repository()?;
-    let repository = Repository::open(open_store(repo)?)?;
-    let cluster = cluster(&repository, request)?;
+    let repository = open_repository(&settings)?;
+    let cluster = choose_cluster(&repository, request.system_identifier)?;
     let (reader, plan) = plan(&cluster, request, console)?;
     let layout = Layout::arrange(&reader, request)?;
     let info = reader.info();
@@ -69,7 +70,7 @@ fn restore(
     );
     let command = RestoreCommand::new(
         &settings,
-        repo,
+        settings.repository()?,
         info.system_identifier,
         plan.choice.timeline,
     )?;
@@ -140,35 +141,6 @@ fn restore(
     match reached {
         None => Ok(()),
         Some(reached) => result(console, &reached.text()),
-    }
-}
-
-/// The cluster that was named, or the only one.
-fn cluster(repository: &Repository, request: &RestoreRequest) -> Result<Cluster, Failure> {
-    if let Some(named) = request.system_identifier {
-        return repository.cluster(named)?.ok_or_else(|| {
-            Failure::new(format!("the repository does not know cluster {named}"))
-                .with_hint("\"pitr-archive list\" shows the clusters that it holds.")
-        });
-    }
-    let mut clusters = repository.clusters()?;
-    match clusters.len() {
-        1 => Ok(clusters.remove(0)),
-        0 => Err(Failure::new("the repository holds no cluster yet")
-            .with_hint("Is it the right one? A server's first segment or backup makes it known.")),
-        count => {
-            let known: Vec<String> = clusters
-                .iter()
-                .map(|cluster| cluster.identity().system_identifier.to_string())
-                .collect();
-            Err(Failure::new(format!(
-                "the repository holds {count} clusters, and none was named"
-            ))
-            .with_hint(format!(
-                "Name one with --system-identifier: {}.",
-                known.join(", ")
-            )))
-        }
     }
 }
 
