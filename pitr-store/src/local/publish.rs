@@ -40,6 +40,9 @@ pub(super) struct LocalWriter {
     temp: Temp,
     /// `None` once given up: the temporary file is gone.
     file: Option<File>,
+    /// Whether showing the file has been tried: it may have worked, whatever
+    /// the answer was.
+    may_show: bool,
     written_bytes: u64,
     root: std::path::PathBuf,
 }
@@ -84,6 +87,7 @@ impl LocalWriter {
             rivals: rivals.to_vec(),
             temp,
             file: Some(file),
+            may_show: false,
             written_bytes: 0,
             root: store.root.clone(),
         })
@@ -110,11 +114,17 @@ impl LocalWriter {
         let Some(file) = self.file.take() else {
             return;
         };
-        // Frees the space at once, whoever else has the file open.
-        let _ = ftruncate(&file, 0);
-        if is_still(self.folder.as_fd(), &self.temp.name, file.as_fd()) {
-            let _ = unlinkat(&self.folder, self.temp.name.as_str(), AtFlags::empty());
+        if !is_still(self.folder.as_fd(), &self.temp.name, file.as_fd()) {
+            return;
         }
+        // Frees the space at once, whoever else has the file open. But a
+        // network disk that reports a failed rename may have done it, and then
+        // somebody may have found the object: it keeps its content.
+        let is_ours_alone = fstat(&file).is_ok_and(|stat| stat.st_nlink == 1);
+        if is_ours_alone && !self.may_show {
+            let _ = ftruncate(&file, 0);
+        }
+        let _ = unlinkat(&self.folder, self.temp.name.as_str(), AtFlags::empty());
     }
 
     /// The first of the key and its rivals that exists.
@@ -204,6 +214,7 @@ impl ObjectWriter for LocalWriter {
                 source: io::Error::other("its temporary file was removed by somebody else"),
             });
         }
+        self.may_show = true;
         let (folder, temp, name) = (
             self.folder.as_fd(),
             self.temp.name.as_str(),
@@ -492,6 +503,38 @@ mod tests {
         assert_eq!(temp.name, ".a.tmp");
         assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"published");
         assert_eq!(fs::read(dir.path().join(".a.tmp")).unwrap(), b"");
+    }
+
+    #[test]
+    fn what_shows_keeps_its_content_whatever_the_system_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(dir.path());
+        let key = ObjectKey::parse("a").unwrap();
+        let shown = dir.path().join("a");
+        // a link and a rename that were done, and whose answers were lost
+        for by_link in [true, false] {
+            let mut writer = Box::new(LocalWriter::begin(&store, &key, &[]).unwrap());
+            writer.write_all(b"whole").unwrap();
+            let temp = dir.path().join(&writer.temp.name);
+            if by_link {
+                fs::hard_link(&temp, &shown).unwrap();
+            } else {
+                fs::rename(&temp, &shown).unwrap();
+            }
+            writer.publish().unwrap_err();
+            assert_eq!(fs::read(&shown).unwrap(), b"whole", "{by_link}");
+            assert!(!temp.exists());
+            fs::remove_file(&shown).unwrap();
+        }
+        // and one that a stale view does not even show
+        let mut writer = LocalWriter::begin(&store, &key, &[]).unwrap();
+        writer.write_all(b"whole").unwrap();
+        let mut open = File::open(dir.path().join(&writer.temp.name)).unwrap();
+        writer.may_show = true;
+        writer.give_up(Errno::IO, Operation::Publish, 0);
+        let mut content = String::new();
+        io::Read::read_to_string(&mut open, &mut content).unwrap();
+        assert_eq!(content, "whole");
     }
 
     #[test]
