@@ -11,11 +11,8 @@ use super::options::BackupOptions;
 use super::read_error::BackupReadError;
 use super::reader::BackupReader;
 use super::write_error::BackupWriteError;
-use super::writer::{BackupWriter, DOCUMENT};
+use super::writer::{BackupWriter, DOCUMENT, MAX_DOCUMENT_BYTES};
 use crate::{EntryKind, ObjectKey, ObjectKeyError, Store, StoreError};
-
-/// Largest `backup.json` that is read: ten million files fit.
-const MAX_DOCUMENT_BYTES: u64 = 1 << 30;
 
 /// Seconds that are tried for a free label.
 const MAX_LABEL_TRIES: u32 = 3600;

@@ -15,11 +15,8 @@ use super::part_reader::{PartPlace, PartReader};
 use super::read_error::{BackupReadError, ManifestDamage, PartDamage};
 use super::seekable_reader::SeekableReader;
 use super::tar_reader::{EndBlocks, TarReader};
-use super::writer::MANIFEST;
+use super::writer::{MANIFEST, MAX_MANIFEST_BYTES};
 use crate::{ObjectKey, Store};
-
-/// Largest manifest that is read into memory.
-const MAX_MANIFEST_BYTES: u64 = 1 << 30;
 
 /// One complete base backup: its description, its index, and its parts.
 ///

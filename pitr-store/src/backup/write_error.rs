@@ -90,6 +90,29 @@ pub enum BackupWriteError {
         /// The file.
         path: &'static str,
     },
+    /// An object of the backup is no longer what was published.
+    #[error(
+        "\"{location}\" of this backup, {expected} bytes, {}",
+        .found.map_or_else(|| "is gone again".to_owned(), |found| format!("has {found} bytes now"))
+    )]
+    Changed {
+        /// The object.
+        location: String,
+        /// Bytes that were published.
+        expected: u64,
+        /// Bytes there are; `None` if it is not there.
+        found: Option<u64>,
+    },
+    /// More than could be read back.
+    #[error("{what} has {bytes} bytes, more than the {limit} that are read back")]
+    TooLarge {
+        /// The object's name.
+        what: &'static str,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// Archive with more parts than there are numbers.
     #[error("archive \"{archive}\" has too many parts")]
     TooManyParts {
@@ -112,6 +135,10 @@ impl BackupWriteError {
             Self::Store(error) => error.hint(),
             Self::Missing { .. } => Some(
                 "This is not a base backup of a whole cluster, or it was not finished.".to_owned(),
+            ),
+            Self::Changed { .. } => Some(
+                "Somebody removed it while the backup was being taken: another machine that cannot see this one's locks, or a person. Take the backup again."
+                    .to_owned(),
             ),
             Self::NoFreeLabel { .. } => Some("Is the clock of this machine right?".to_owned()),
             Self::Tar { .. } => {

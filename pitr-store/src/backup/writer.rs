@@ -26,6 +26,12 @@ pub(super) const DOCUMENT: &str = "backup.json";
 /// Name of PostgreSQL's manifest beside it.
 pub(super) const MANIFEST: &str = "backup_manifest";
 
+/// Largest `backup.json` that is written and read: ten million files fit.
+pub(super) const MAX_DOCUMENT_BYTES: u64 = 1 << 30;
+
+/// Largest manifest that is written and read: ten million files fit.
+pub(super) const MAX_MANIFEST_BYTES: u64 = 2 << 30;
+
 /// Largest member that is collected while it passes.
 const MAX_COLLECTED_BYTES: u64 = 1 << 20;
 
@@ -192,6 +198,7 @@ impl BackupWriter {
             })?;
         }
         let (bytes, crc32c) = (object.bytes(), object.crc32c());
+        check_size(MANIFEST, bytes, MAX_MANIFEST_BYTES)?;
         object.publish()?;
         self.manifest = Some((bytes, crc32c));
         Ok(bytes)
@@ -212,7 +219,8 @@ impl BackupWriter {
     ///
     /// # Errors
     /// `Missing` without `backup_label` and `global/pg_control`, `Index` if a
-    /// path came twice, `Unfinished`, `Store`. Then the backup does not exist.
+    /// path came twice, `Changed` if a part is no longer there, `Unfinished`,
+    /// `Store`. Then the backup does not exist.
     pub fn commit(mut self, details: BackupDetails) -> Result<BackupInfo, BackupWriteError> {
         self.check_finished()?;
         self.settle()?;
@@ -225,6 +233,8 @@ impl BackupWriter {
         let bytes = document::to_bytes(&info, index.parts())?;
         // nothing is published that could not be read back
         document::parse_info(&bytes, self.label)?;
+        check_size(DOCUMENT, bytes.len() as u64, MAX_DOCUMENT_BYTES)?;
+        self.check_objects()?;
         let key = self.folder.join(DOCUMENT)?;
         let mut object = BackupObject::create(&self.store, key)?;
         object
@@ -282,6 +292,29 @@ impl BackupWriter {
             },
             parts: self.parts.clone(),
         }
+    }
+
+    /// That everything which was published is still there.
+    ///
+    /// A hold keeps others from taking the folder for abandoned, but not those
+    /// who cannot see it: another machine on a network disk whose locks are
+    /// local. A backup must not be said to exist without its parts.
+    fn check_objects(&self) -> Result<(), BackupWriteError> {
+        let parts = self.parts.iter();
+        let parts = parts.map(|part| (part.name.to_string(), part.stored_bytes));
+        let manifest = self.manifest.map(|(bytes, _)| (MANIFEST.to_owned(), bytes));
+        for (name, expected) in parts.chain(manifest) {
+            let key = self.folder.join(&name)?;
+            let found = self.store.stat(&key)?.map(|meta| meta.size);
+            if found != Some(expected) {
+                return Err(BackupWriteError::Changed {
+                    location: self.store.object_location(&key),
+                    expected,
+                    found,
+                });
+            }
+        }
+        Ok(())
     }
 
     fn check_finished(&self) -> Result<(), BackupWriteError> {
@@ -350,6 +383,13 @@ impl BackupWriter {
         self.store.delete_folder(&self.folder)?;
         Ok(())
     }
+}
+
+fn check_size(what: &'static str, bytes: u64, limit: u64) -> Result<(), BackupWriteError> {
+    if bytes > limit {
+        return Err(BackupWriteError::TooLarge { what, bytes, limit });
+    }
+    Ok(())
 }
 
 impl Drop for BackupWriter {

@@ -105,6 +105,31 @@ fn a_backup_does_not_exist_before_its_document() {
 }
 
 #[test]
+fn a_backup_that_lost_a_part_meanwhile_does_not_come_to_exist() {
+    for lost in ["base-00002.tar.zst", "backup_manifest", ""] {
+        let scratch = Scratch::new();
+        let mut writer = scratch.begin(small(4096, 1000));
+        let label = writer.label();
+        writer
+            .add_tar(Archive::Base, tar_of_a_small_cluster().as_slice())
+            .unwrap();
+        writer.put_manifest(b"{}".as_slice()).unwrap();
+        writer.files().unwrap();
+        let folder = scratch.backups().join(label.to_string());
+        match lost {
+            "" => fs::remove_dir_all(&folder).unwrap(),
+            _ => fs::remove_file(folder.join(lost)).unwrap(),
+        }
+        let error = writer.commit(details()).unwrap_err();
+        assert!(
+            matches!(error, BackupWriteError::Changed { found: None, .. }),
+            "{lost}: {error}"
+        );
+        assert!(scratch.catalog.get(label).unwrap().is_none());
+    }
+}
+
+#[test]
 fn a_writer_that_gives_up_leaves_nothing() {
     let scratch = Scratch::new();
     let mut writer = scratch.begin(small(4096, 1000));
