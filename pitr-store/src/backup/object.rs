@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::write_error::BackupWriteError;
 use crate::{ObjectKey, ObjectWriter, Operation, Store, StoreError};
 
 /// Writes one object of a backup, and knows it again.
@@ -56,16 +57,21 @@ impl BackupObject {
 
     /// Shows the object under its key, durably. `Ok` also if it is there
     /// already with the same contents.
-    pub(super) fn publish(self) -> Result<(), StoreError> {
-        let exists = match self.object.publish() {
-            Err(error @ StoreError::AlreadyExists { .. }) => error,
-            published => return published,
-        };
+    ///
+    /// # Errors
+    /// `Foreign` if other contents are there, `Store`.
+    pub(super) fn publish(self) -> Result<(), BackupWriteError> {
+        match self.object.publish() {
+            Err(StoreError::AlreadyExists { .. }) => {}
+            published => return Ok(published?),
+        }
         let (bytes, crc32c) = contents(self.store.as_ref(), &self.key, self.bytes)?;
         if (bytes, crc32c) != (self.bytes, self.crc32c) {
-            return Err(exists);
+            return Err(BackupWriteError::Foreign {
+                location: self.store.object_location(&self.key),
+            });
         }
-        self.store.make_durable(&self.key)
+        Ok(self.store.make_durable(&self.key)?)
     }
 }
 

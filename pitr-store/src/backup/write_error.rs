@@ -90,6 +90,12 @@ pub enum BackupWriteError {
         /// The file.
         path: &'static str,
     },
+    /// Somebody else writes a backup of the same label.
+    #[error("\"{location}\" was written by somebody else while this backup was being taken")]
+    Foreign {
+        /// The object.
+        location: String,
+    },
     /// An object of the backup is no longer what was published.
     #[error(
         "\"{location}\" of this backup, {expected} bytes, {}",
@@ -138,6 +144,10 @@ impl BackupWriteError {
             ),
             Self::Changed { .. } => Some(
                 "Somebody removed it while the backup was being taken: another machine that cannot see this one's locks, or a person. Take the backup again."
+                    .to_owned(),
+            ),
+            Self::Foreign { .. } => Some(
+                "Another machine took the same label because it cannot see this one's locks. Take the backup again, at another second."
                     .to_owned(),
             ),
             Self::NoFreeLabel { .. } => Some("Is the clock of this machine right?".to_owned()),

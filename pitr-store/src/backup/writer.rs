@@ -74,6 +74,8 @@ pub struct BackupWriter {
     stored_bytes: Arc<AtomicU64>,
     progress: Option<Box<dyn FnMut(Progress) + Send>>,
     committed: bool,
+    /// Whether somebody else's objects lie in the folder.
+    is_shared: bool,
 }
 
 impl BackupWriter {
@@ -106,6 +108,7 @@ impl BackupWriter {
             stored_bytes: Arc::default(),
             progress: None,
             committed: false,
+            is_shared: false,
         })
     }
 
@@ -199,7 +202,7 @@ impl BackupWriter {
         }
         let (bytes, crc32c) = (object.bytes(), object.crc32c());
         check_size(MANIFEST, bytes, MAX_MANIFEST_BYTES)?;
-        object.publish()?;
+        self.watch(object.publish())?;
         self.manifest = Some((bytes, crc32c));
         Ok(bytes)
     }
@@ -240,7 +243,7 @@ impl BackupWriter {
         object
             .write_all(&bytes)
             .map_err(|error| StoreError::from_io(error, Operation::Write, &object.location()))?;
-        object.publish()?;
+        self.watch(object.publish())?;
         self.committed = true;
         Ok(info)
     }
@@ -361,17 +364,31 @@ impl BackupWriter {
     fn settle(&mut self) -> Result<(), BackupWriteError> {
         if let Some(publishing) = self.publishing.take() {
             let finished = publishing.join();
-            let part = finished.map_err(|_| BackupWriteError::ThreadStopped)??;
+            let part = self.watch(finished.map_err(|_| BackupWriteError::ThreadStopped)?)?;
             self.parts.push(part.info);
             self.index.push(part.index);
         }
         Ok(())
     }
 
+    /// Notes an object that somebody else has put there.
+    fn watch<T>(&mut self, published: Result<T, BackupWriteError>) -> Result<T, BackupWriteError> {
+        if let Err(BackupWriteError::Foreign { .. }) = &published {
+            self.is_shared = true;
+        }
+        published
+    }
+
     fn remove(&mut self) -> Result<(), BackupWriteError> {
         // whatever became of it, it must not publish after the removal
-        if let Some(publishing) = self.publishing.take() {
-            let _ = publishing.join();
+        if self.publishing.is_some() {
+            let _ = self.settle();
+        }
+        // another machine that could not see the hold took the same label, and
+        // may be about to finish: what is left of this one goes with the next
+        // clean_abandoned
+        if self.is_shared {
+            return Ok(());
         }
         // after an error of its publishing the document may be there: a backup
         // must not lose its parts while it seems to exist

@@ -6,8 +6,12 @@ use std::process::{Child, Stdio};
 use super::*;
 
 fn tar_of_a_small_cluster() -> Vec<u8> {
+    tar_of_a_small_cluster_with(b"label\n")
+}
+
+fn tar_of_a_small_cluster_with(label: &[u8]) -> Vec<u8> {
     let data = TempDir::new().unwrap();
-    write(data.path(), "backup_label", b"label\n");
+    write(data.path(), "backup_label", label);
     write(data.path(), "global/pg_control", &noise(8192, 4));
     real_tar(data.path(), &[], None)
 }
@@ -126,6 +130,30 @@ fn a_backup_that_lost_a_part_meanwhile_does_not_come_to_exist() {
             "{lost}: {error}"
         );
         assert!(scratch.catalog.get(label).unwrap().is_none());
+    }
+}
+
+#[test]
+fn of_two_that_could_not_see_each_others_hold_the_loser_takes_nothing_along() {
+    let scratch = Scratch::new();
+    let tar = tar_of_a_small_cluster();
+    let mut first = scratch.begin(small(4096, 1000));
+    // as on a network disk whose locks do not reach the other machine
+    fs::remove_file(scratch.backups().join(format!(".{}.hold", first.label()))).unwrap();
+    let mut second = scratch.begin(small(4096, 1000));
+    assert_eq!(first.label(), second.label());
+    first.add_tar(Archive::Base, tar.as_slice()).unwrap();
+    first.files().unwrap();
+    let other = tar_of_a_small_cluster_with(b"another label\n");
+    let error = second.add_tar(Archive::Base, other.as_slice());
+    let error = error.and_then(|()| second.files().map(|_| ())).unwrap_err();
+    assert!(matches!(error, BackupWriteError::Foreign { .. }), "{error}");
+    drop(second);
+    let label = first.label();
+    first.commit(details()).unwrap();
+    let reader = scratch.catalog.open(label).unwrap().unwrap();
+    for part in &reader.info().parts {
+        reader.verify_part(&part.name).unwrap();
     }
 }
 
