@@ -281,16 +281,11 @@ impl StoreError {
             Self::NoSpace {
                 limit: SpaceLimit::Disk | SpaceLimit::Inodes,
                 ..
-            } => Some(
-                "Free space on the repository's disk, or expire old backups (\"pitr-archive expire\")."
-                    .to_owned(),
-            ),
+            } => Some("Free space on the repository's disk, or enlarge it.".to_owned()),
             Self::NoSpace {
                 limit: SpaceLimit::Quota,
                 ..
-            } => Some(
-                "Raise the quota, or expire old backups (\"pitr-archive expire\").".to_owned(),
-            ),
+            } => Some("Raise the quota of the repository's owner.".to_owned()),
             Self::Unsupported { .. } => {
                 Some("Put the repository on another file system.".to_owned())
             }
