@@ -135,7 +135,7 @@ pub(crate) struct RestoreArguments {
     pub(crate) role: Option<RoleArgument>,
 
     /// Port of the restored server [default: as in the backup]
-    #[arg(long, value_name = "PORT", requires = "to", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, visible_alias = "pg-port", value_name = "PORT", requires = "to", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
 
     /// Folder of pg_ctl and postgres, for --start

@@ -670,6 +670,70 @@ fn a_backup_without_configuration_files_makes_a_clone_that_starts() {
 }
 
 #[test]
+fn a_backup_that_brought_its_own_wal_needs_no_archive() {
+    // nothing is archived: the backup's segments are all that there is
+    let original = Original::start_with(|builder| builder.setting("archive_mode", "off"));
+    original.insert("a");
+    for (format, name) in [("plain", "plain"), ("tar", "tar")] {
+        let place = original.place(name);
+        let mut command = original.cluster.install().command("pg_basebackup").unwrap();
+        command
+            .args([
+                "--format",
+                format,
+                "--wal-method",
+                "stream",
+                "--checkpoint",
+                "fast",
+            ])
+            .args(["--dbname", &original.cluster.conninfo(), "--pgdata"])
+            .arg(&place);
+        succeeded(&command.output().unwrap());
+        original.archive_verb(&["import", place.to_str().unwrap()]);
+        let label = original.newest_backup();
+        let arguments = ["--backup", &label];
+        let copy = original.promoted(&format!("{name}.restored"), &arguments);
+        assert_eq!(values(&copy), "a");
+        drop(copy);
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+    }
+    // it reaches to its own end, and no further
+    let to = original.place("unused");
+    refused(
+        &original.restore(&to, &["--target-lsn", "F/0"]),
+        &to,
+        "beyond the archived log",
+    );
+}
+
+#[test]
+fn too_small_a_disk_is_told_before_anything_is_made() {
+    let original = Original::start();
+    original.backup();
+    original.archive_all();
+    let small = original.places.folder("small").unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=8m,mode=777", "none"])
+        .arg(&small)
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !mounted {
+        return; // only root can make a disk so small
+    }
+    let to = small.join("data");
+    let output = original.restore(&to, &[]);
+    let left = names(&small);
+    Command::new("umount").arg(&small).status().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(
+        said(&output).contains("has too little room"),
+        "{}",
+        said(&output)
+    );
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn root_gives_everything_to_the_servers_user() {
     if !rustix::process::geteuid().is_root() {
         return;

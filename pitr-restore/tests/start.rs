@@ -9,6 +9,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
+use pitr_testbed::PostgresInstall;
+
 use original::{Original, refused, said, succeeded, values};
 
 /// A port for a socket beside that of the original.
@@ -124,6 +126,26 @@ fn every_action_is_waited_for() {
         latest.sql("SELECT string_agg(v, ',' ORDER BY v) FROM t"),
         "a,b"
     );
+}
+
+#[test]
+fn every_supported_major_is_waited_for() {
+    for install in PostgresInstall::all_found() {
+        let original = Original::start_on(&install, |builder| builder);
+        original.backup();
+        original.insert("a");
+        original
+            .cluster
+            .execute("SELECT pg_create_restore_point('here')");
+        original.insert("b");
+        original.archive_all();
+        let paused = Started::new(&original, "paused", &["--target-name", "here"]);
+        assert_eq!(paused.server()["state"], "paused", "{}", install.version());
+        let latest = Started::new(&original, "latest", &[]);
+        let server = latest.server();
+        assert_eq!(server["state"], "in production", "{}", install.version());
+        assert_eq!(server["timeline"], 2);
+    }
 }
 
 #[test]

@@ -70,13 +70,24 @@ impl Original {
 
     /// Takes a base backup of `cluster`; returns its label.
     pub(crate) fn backup_of(&self, cluster: &Cluster) -> String {
+        self.archive_verb(&["backup", "--dbname", &cluster.conninfo()]);
+        self.newest_backup()
+    }
+
+    /// `pitr-archive VERB` as the server's user.
+    pub(crate) fn archive_verb(&self, words: &[&str]) {
         let mut command = Command::new(&self.archive);
         command
             .env_clear()
+            .env("PATH", "/usr/bin:/bin")
             .arg("--repo")
             .arg(&self.repository)
-            .args(["backup", "--dbname", &cluster.conninfo()]);
+            .args(words);
         succeeded(&run(command));
+    }
+
+    /// Label of the newest backup.
+    pub(crate) fn newest_backup(&self) -> String {
         names(&self.cluster_folder().join("backups")).pop().unwrap()
     }
 
