@@ -4,25 +4,29 @@
 //! an interrupted restore leaves cannot be mistaken for a whole one. A marker
 //! says so to people, and to the next restore.
 
+mod copy;
 mod durability;
+mod failure;
 pub(crate) mod marker;
 pub(crate) mod root;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write as _};
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use pitr_console::{Explain, Progress};
-use pitr_core::{TablespaceMap, TablespaceMapEntry, TablespaceMapError};
-use pitr_store::backup::{Archive, BackupReadError, BackupReader, Member, MemberKind, PartName};
+use pitr_console::Progress;
+use pitr_core::{TablespaceMap, TablespaceMapEntry};
+use pitr_store::backup::{Archive, BackupReader, Member, MemberKind, PartName};
 
 use crate::layout::Layout;
+use copy::Folders;
+pub(crate) use failure::LayDownError;
+use failure::{failed, read_failed, write_failed};
 use marker::{MARKER, UnfinishedRestore};
-use root::{Root, split};
+use root::Root;
 
 const CONTROL_FILE: &[u8] = b"global/pg_control";
 const TABLESPACE_MAP: &[u8] = b"tablespace_map";
@@ -58,70 +62,6 @@ struct Held {
 struct HeldFile {
     bytes: Vec<u8>,
     mode: u32,
-}
-
-/// Why a backup could not be laid down.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LayDownError {
-    /// The backup could not be read, or is damaged.
-    #[error(transparent)]
-    Backup(#[from] BackupReadError),
-    /// A file could not be made.
-    #[error("could not {operation} \"{}\": {source}", path.display())]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the system answered.
-        source: io::Error,
-    },
-    /// The disk is full.
-    #[error("could not write \"{}\": no space left on device: {available_bytes} bytes available", path.display())]
-    NoSpace {
-        /// The file.
-        path: PathBuf,
-        /// Bytes free there.
-        available_bytes: u64,
-    },
-    /// The backup's tablespace map cannot be rewritten.
-    #[error("could not move the tablespaces: {0}")]
-    TablespaceMap(TablespaceMapError),
-    /// A part belongs to no tablespace of the backup.
-    #[error("part {part} belongs to a tablespace that the backup does not list")]
-    UnknownTablespace {
-        /// The part.
-        part: PartName,
-    },
-    /// A file that is held in memory is too large to be what it is called.
-    #[error("\"{path}\" has {bytes} bytes, too many for such a file")]
-    TooLarge {
-        /// The file.
-        path: String,
-        /// Its size.
-        bytes: u64,
-    },
-    /// The backup has no control file.
-    #[error("the backup has no global/pg_control")]
-    NoControlFile,
-    /// Another thread failed first.
-    #[error("the restore was given up")]
-    GivenUp,
-}
-
-impl Explain for LayDownError {
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Backup(error) => error.hint(),
-            Self::NoSpace { .. } => Some("Free space there, or restore elsewhere.".to_owned()),
-            Self::NoControlFile | Self::UnknownTablespace { .. } => {
-                Some("Restore from another backup: see \"pitr-archive list\".".to_owned())
-            }
-            Self::Io { .. } | Self::TablespaceMap(_) | Self::TooLarge { .. } | Self::GivenUp => {
-                None
-            }
-        }
-    }
 }
 
 impl<'a> UnfinishedCluster<'a> {
@@ -378,47 +318,6 @@ impl<'a> UnfinishedCluster<'a> {
     }
 }
 
-/// The folder that the last file went to stays open: files of one folder
-/// follow each other.
-struct Folders<'a> {
-    root: &'a Root,
-    last: Option<(Vec<u8>, OwnedFd)>,
-}
-
-impl<'a> Folders<'a> {
-    fn new(root: &'a Root) -> Self {
-        Self { root, last: None }
-    }
-
-    fn copy(
-        &mut self,
-        member: &Member,
-        data: &mut dyn Read,
-        buffer: &mut [u8],
-    ) -> Result<(), LayDownError> {
-        let path = self.root.path_of(member.path.as_bytes());
-        let (folder, name) = split(member.path.as_bytes());
-        let open = match self.last.take() {
-            Some((last, open)) if last == folder => open,
-            _ => self.root.folder(folder).map_err(failed("create", &path))?,
-        };
-        let file = self.root.file_in(&open, name, member.mode);
-        self.last = Some((folder.to_vec(), open));
-        let mut file = file.map_err(failed("create", &path))?;
-        loop {
-            let length = match data.read(buffer) {
-                Ok(0) => return Ok(()),
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(read_failed(error)),
-            };
-            let bytes = buffer.get(..length).unwrap_or_default();
-            file.write_all(bytes)
-                .map_err(write_failed(self.root, &path))?;
-        }
-    }
-}
-
 /// A small file that is kept in memory.
 fn hold(member: &Member, data: &mut dyn Read) -> Result<Vec<u8>, LayDownError> {
     if member.size > MAX_HELD_BYTES {
@@ -430,38 +329,4 @@ fn hold(member: &Member, data: &mut dyn Read) -> Result<Vec<u8>, LayDownError> {
     let mut bytes = Vec::new();
     data.read_to_end(&mut bytes).map_err(read_failed)?;
     Ok(bytes)
-}
-
-fn read_failed(error: io::Error) -> LayDownError {
-    match BackupReadError::recover(error) {
-        Ok(error) => error.into(),
-        Err(source) => LayDownError::Io {
-            operation: "read",
-            path: PathBuf::from("backup"),
-            source,
-        },
-    }
-}
-
-fn write_failed(root: &Root, path: &Path) -> impl FnOnce(io::Error) -> LayDownError {
-    move |source| {
-        if source.kind() == io::ErrorKind::StorageFull {
-            let available_bytes =
-                rustix::fs::fstatvfs(root).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-            return LayDownError::NoSpace {
-                path: path.to_owned(),
-                available_bytes,
-            };
-        }
-        failed("write", path)(source)
-    }
-}
-
-fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LayDownError {
-    let path = path.to_owned();
-    move |source| LayDownError::Io {
-        operation,
-        path,
-        source,
-    }
 }

@@ -135,7 +135,7 @@ fn restore(
     if json {
         let mut document = report.json();
         document["restored"] = json!(true);
-        document["server"] = reached.as_ref().map_or(Value::Null, server_json);
+        document["server"] = reached.as_ref().map_or(Value::Null, Reached::json);
         return result_json(console, &document);
     }
     match reached {
@@ -284,18 +284,6 @@ fn tell(configured: &Configured, layout: &Layout, role: RoleChoice, console: Con
             names.join("; ALTER SYSTEM RESET ")
         ));
     }
-}
-
-fn server_json(reached: &Reached) -> Value {
-    json!({
-        "state": reached.expected.as_str(),
-        "timeline": reached.timeline,
-        "replayed_to": reached.lsn,
-        "last_commit_time": reached.last_commit.map(|time| time.to_rfc3339()),
-        "elapsed_seconds": reached.elapsed.as_secs_f64(),
-        "socket_directory": reached.socket.as_ref().map(|(folder, _)| folder),
-        "port": reached.socket.as_ref().map(|(_, port)| port),
-    })
 }
 
 fn result(console: Console, text: &str) -> Result<(), Failure> {

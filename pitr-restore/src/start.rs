@@ -5,23 +5,26 @@
 //! is before the target is reached, and before it may fail to be reached. So
 //! the server is asked, and where it does not answer its files are read.
 
-pub(crate) mod server_log;
-pub(crate) mod session;
+mod failure;
+mod outcome;
+mod server_log;
+mod session;
 pub(crate) mod tools;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
-use pitr_console::{Console, Elapsed, Explain, PointInTime, Progress};
-use pitr_core::{ClusterState, Lsn, TargetAction, TimelineId, TimelinePath};
+use pitr_console::{Console, PointInTime, Progress};
+use pitr_core::{ClusterState, Lsn, TimelinePath};
 use pitr_postgres::DataDirectory;
 
 use crate::lay_down::root::Owner;
 use crate::os_user::OsUser;
 use crate::postmaster::{PostmasterFile, PostmasterStatus};
 use crate::quoting::shell_word;
+use failure::StartError;
+pub(crate) use outcome::{Expected, Reached};
 use server_log::ServerLog;
 use session::{ReplayState, Session};
 use tools::ServerTools;
@@ -49,88 +52,6 @@ pub(crate) struct Start<'a> {
     pub(crate) path: &'a TimelinePath,
     /// Where replay ends at the latest.
     pub(crate) end: Lsn,
-}
-
-/// What the server shall come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Expected {
-    /// Paused at the target, read-only.
-    Paused,
-    /// In production on a new timeline.
-    Production,
-    /// Shut down at the target.
-    ShutDown,
-}
-
-/// What the server has come to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reached {
-    pub(crate) expected: Expected,
-    pub(crate) timeline: Option<TimelineId>,
-    pub(crate) lsn: Option<Lsn>,
-    pub(crate) last_commit: Option<DateTime<Utc>>,
-    pub(crate) elapsed: Duration,
-    /// How to connect, where it runs.
-    pub(crate) socket: Option<(PathBuf, u16)>,
-}
-
-/// Why the target was not reached.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StartError {
-    /// The program could not be run.
-    #[error("could not run \"{}\": {source}", path.display())]
-    Run {
-        /// The program.
-        path: PathBuf,
-        /// What the system answered.
-        source: std::io::Error,
-    },
-    /// `pg_ctl` refused.
-    #[error("pg_ctl could not start the server: {said}")]
-    PgCtl {
-        /// What it said.
-        said: String,
-    },
-    /// The server ended before it was there.
-    #[error("the server has ended before the target was reached:\n{last_words}")]
-    Ended {
-        /// Why, in its own words.
-        last_words: String,
-        /// Its log.
-        log: PathBuf,
-    },
-    /// The server went into production where it should have paused.
-    #[error("the server has reached the target but went into production instead of pausing")]
-    PromotedInstead,
-}
-
-impl Explain for StartError {
-    fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Run { .. } | Self::PgCtl { .. } => {
-                "The cluster is restored; start it by hand to see more.".to_owned()
-            }
-            Self::Ended { last_words, log } => {
-                let says = |text: &str| last_words.contains(text);
-                let known = if says("recovery ended before configured recovery target was reached") {
-                    "The archived log holds nothing at or after the target: leave the target out to recover to its end. "
-                } else if says("before consistent recovery point") {
-                    "The target lies before the end of the backup: choose an older one with --backup. "
-                } else if says("could not bind") || says("could not create any") || says(".lock\" already exists") {
-                    "Another server uses the port: choose one with --port. "
-                } else {
-                    ""
-                };
-                format!("{known}The whole log: {}", log.display())
-            }
-            Self::PromotedInstead => {
-                "It could not take read-only connections before the target, and then PostgreSQL does not \
-                 pause (a transaction with many subtransactions was open since the backup). \
-                 --target-action shutdown stops there in any case."
-                    .to_owned()
-            }
-        })
-    }
 }
 
 impl Start<'_> {
@@ -337,44 +258,6 @@ impl Start<'_> {
     }
 }
 
-impl Expected {
-    /// What the settings make the server do.
-    pub(crate) fn of(has_target: bool, action: TargetAction) -> Self {
-        match action {
-            TargetAction::Pause if has_target => Self::Paused,
-            TargetAction::Shutdown if has_target => Self::ShutDown,
-            _ => Self::Production,
-        }
-    }
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Paused => "paused",
-            Self::Production => "in production",
-            Self::ShutDown => "shut down",
-        }
-    }
-}
-
-impl Reached {
-    /// For people.
-    pub(crate) fn text(&self) -> String {
-        let mut text = format!("target reached: the server is {}", self.expected.as_str());
-        if let Some(timeline) = self.timeline {
-            text.push_str(&format!(" on timeline {timeline}"));
-        }
-        if let Some(lsn) = self.lsn {
-            text.push_str(&format!(", replayed to {lsn}"));
-        }
-        match self.last_commit {
-            Some(time) => text.push_str(&format!(", last commit at {}", PointInTime::local(time))),
-            None => text.push_str(", no commit replayed"),
-        }
-        text.push_str(&format!(", in {}", Elapsed(self.elapsed)));
-        text
-    }
-}
-
 fn said(state: &ReplayState) -> String {
     match (state.lsn, state.last_commit) {
         (Some(lsn), Some(time)) => format!(
@@ -406,18 +289,4 @@ fn as_user(command: &mut Command, user: &OsUser) {
         wrapped.current_dir(directory);
     }
     *command = wrapped;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_waited_for_follows_from_target_and_action() {
-        let of = Expected::of;
-        assert_eq!(of(false, TargetAction::Pause), Expected::Production);
-        assert_eq!(of(true, TargetAction::Pause), Expected::Paused);
-        assert_eq!(of(true, TargetAction::Promote), Expected::Production);
-        assert_eq!(of(true, TargetAction::Shutdown), Expected::ShutDown);
-    }
 }

@@ -1,0 +1,64 @@
+//! Why the target was not reached.
+
+use std::path::PathBuf;
+
+use pitr_console::Explain;
+
+/// Why the target was not reached.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The program could not be run.
+    #[error("could not run \"{}\": {source}", path.display())]
+    Run {
+        /// The program.
+        path: PathBuf,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// `pg_ctl` refused.
+    #[error("pg_ctl could not start the server: {said}")]
+    PgCtl {
+        /// What it said.
+        said: String,
+    },
+    /// The server ended before it was there.
+    #[error("the server has ended before the target was reached:\n{last_words}")]
+    Ended {
+        /// Why, in its own words.
+        last_words: String,
+        /// Its log.
+        log: PathBuf,
+    },
+    /// The server went into production where it should have paused.
+    #[error("the server has reached the target but went into production instead of pausing")]
+    PromotedInstead,
+}
+
+impl Explain for StartError {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Run { .. } | Self::PgCtl { .. } => {
+                "The cluster is restored; start it by hand to see more.".to_owned()
+            }
+            Self::Ended { last_words, log } => {
+                let says = |text: &str| last_words.contains(text);
+                let known = if says("recovery ended before configured recovery target was reached") {
+                    "The archived log holds nothing at or after the target: leave the target out to recover to its end. "
+                } else if says("before consistent recovery point") {
+                    "The target lies before the end of the backup: choose an older one with --backup. "
+                } else if says("could not bind") || says("could not create any") || says(".lock\" already exists") {
+                    "Another server uses the port: choose one with --port. "
+                } else {
+                    ""
+                };
+                format!("{known}The whole log: {}", log.display())
+            }
+            Self::PromotedInstead => {
+                "It could not take read-only connections before the target, and then PostgreSQL does not \
+                 pause (a transaction with many subtransactions was open since the backup). \
+                 --target-action shutdown stops there in any case."
+                    .to_owned()
+            }
+        })
+    }
+}
