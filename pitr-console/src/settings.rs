@@ -205,8 +205,29 @@ fn read(path: &Path) -> Result<File, SettingsError> {
     })?;
     toml::from_str(&text).map_err(|error| SettingsError::Invalid {
         path: path.to_owned(),
-        reason: error.to_string().trim_end().to_owned(),
+        reason: reason(&text, &error),
     })
+}
+
+/// What is wrong and where, without the line itself: it may hold the password
+/// of a connection string.
+fn reason(text: &str, error: &toml::de::Error) -> String {
+    let message = match error.message().split_once("invalid type: string ") {
+        // this one quotes the value
+        Some((before, quoted)) => {
+            let expected = quoted.rsplit_once(", expected ").map_or("", |(_, e)| e);
+            format!("{before}a string stands where {expected} belongs")
+        }
+        None => error.message().to_owned(),
+    };
+    let before = error.span().and_then(|span| text.get(..span.start));
+    match before {
+        Some(before) => {
+            let line = before.matches('\n').count() + 1;
+            format!("line {line}: {message}")
+        }
+        None => message,
+    }
 }
 
 #[cfg(test)]
@@ -261,6 +282,27 @@ mod tests {
         let file = file("repos = \"/x\"\n");
         let error = resolve(None, Some(file.path()), &[]).unwrap_err();
         assert!(error.to_string().contains("repos"), "{error}");
+    }
+
+    #[test]
+    fn a_broken_file_is_told_by_line_and_its_passwords_not_at_all() {
+        for text in [
+            "repo = \"/r\"\nconnection = \"host=db password=secret",
+            "repo = \"/r\"\nconnection = host=db password=secret",
+            "repo = \"/r\"\nconnection = 'password=secret' x",
+            "repo = \"/r\"\nthreads = \"password=secret\"",
+            "repo = \"/r\"\npg_bin = [\"password=secret\"]",
+            "repo = \"/r\"\nconnection = [\"password=secret\"]",
+            "repo = \"/r\"\nconnection = { password = \"secret\" }",
+            "repo = \"/r\"\n[connection]\npassword = \"secret\"",
+            "repo = \"/r\"\nconnection = \"a\\secret\"",
+        ] {
+            let file = file(text);
+            let error = resolve(None, Some(file.path()), &[]).unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("secret"), "{shown}");
+            assert!(error.to_string().contains("line 2"), "{error}");
+        }
     }
 
     #[test]
