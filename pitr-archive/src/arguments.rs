@@ -63,7 +63,7 @@ pub(crate) enum Verb {
 #[derive(Debug, Args)]
 pub(crate) struct InitArguments {
     /// Let another cluster into an existing repository: name it by its data
-    /// directory or its system identifier
+    /// directory, --pgdata
     #[arg(long)]
     pub(crate) add: bool,
 

@@ -64,7 +64,7 @@ pub(crate) fn backup(
     let needed = needed_wal::segments(
         &stretches(&manifest, &copied.start, &copied.end),
         facts.segment_size,
-    );
+    )?;
     let patience = Duration::from_secs(arguments.wal_wait.unwrap_or(settings.wal_wait_seconds));
     needed_wal::wait(&cluster.wal(), &needed, patience, console)?;
 

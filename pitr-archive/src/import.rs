@@ -4,6 +4,7 @@
 //! file while checking each against the manifest, see that its WAL can be had,
 //! and then let the backup exist by one last write.
 
+mod brought_wal;
 mod checked;
 mod compressed;
 mod plain;
@@ -28,6 +29,7 @@ use pitr_store::backup::{
 use crate::arguments::ImportArguments;
 use crate::backup::{backup_options, checksum_algorithm, clean_abandoned, report, source_of};
 use crate::{manifest_proof, needed_wal, repository};
+use brought_wal::{BroughtWal, Head};
 use checked::{Checklist, Hashing};
 use source::{Source, SourceError};
 
@@ -42,32 +44,32 @@ pub(crate) fn import(
     let (manifest_bytes, manifest) = read_manifest(&arguments.path)?;
     let identity = Identity::read(&source)?;
     identity.check(&manifest)?;
+    let needed = needed_wal::segments(
+        &needed_wal::of_manifest(&manifest),
+        identity.control.wal_segment_size,
+    )?;
 
     let cluster = repository.claim(&identity.cluster())?;
     let catalog = cluster.backups();
     clean_abandoned(&catalog, console)?;
     let options = backup_options(arguments.threads.unwrap_or(settings.threads));
     let mut writer = catalog.begin(Utc::now(), options)?;
-    let own_wal = store(&source, &manifest, &mut writer, console)?;
+    let brought = store(&source, &manifest, identity.cluster(), &mut writer, console)?;
     writer.put_manifest(manifest_bytes.as_slice())?;
     // what was stored, once more, by what the index says of it
     manifest_proof::prove(&manifest, writer.files()?)?;
 
-    let needed = needed_wal::segments(
-        &needed_wal::of_manifest(&manifest),
-        identity.control.wal_segment_size,
-    );
     let elsewhere: Vec<SegmentName> = needed
         .into_iter()
-        .filter(|segment| !own_wal.contains(&segment.to_string()))
+        .filter(|segment| !brought.holds(segment))
         .collect();
     needed_wal::wait(&cluster.wal(), &elsewhere, Duration::ZERO, console)
         .map_err(|failure| failure.with_hint(
             "Archive the server's WAL into this repository first, or take the backup with its WAL: pg_basebackup -X stream.",
         ))?;
 
-    let stop_time = modified(&arguments.path.join("backup_manifest"))?;
-    let details = identity.details(&manifest, stop_time);
+    let finished = modified(&arguments.path.join("backup_manifest"))?;
+    let details = identity.details(&manifest, finished);
     let info = writer.commit(details)?;
     report(&info, started.elapsed(), arguments.json, console)
 }
@@ -177,14 +179,26 @@ impl Identity {
     }
 
     fn check(&self, manifest: &BackupManifest) -> Result<(), Failure> {
-        match manifest.system_identifier {
-            Some(listed) if listed != self.control.system_identifier => Err(Failure::new(format!(
+        const HINT: &str = "Put the manifest that belongs to this backup beside it.";
+        if let Some(listed) = manifest.system_identifier
+            && listed != self.control.system_identifier
+        {
+            return Err(Failure::new(format!(
                 "the manifest is of cluster {listed}, the files are of cluster {}",
                 self.control.system_identifier
             ))
-            .with_hint("Put the manifest that belongs to this backup beside it.")),
-            _ => Ok(()),
+            .with_hint(HINT));
         }
+        // else nobody could say which WAL the backup needs
+        let (timeline, start) = (self.label.timeline(), self.label.start_wal);
+        let mut ranges = manifest.wal_ranges.iter();
+        if !ranges.any(|range| range.timeline == timeline && range.start == start) {
+            return Err(Failure::new(format!(
+                "the manifest names no WAL from {start} on timeline {timeline} on, where the backup begins"
+            ))
+            .with_hint(HINT));
+        }
+        Ok(())
     }
 
     fn cluster(&self) -> ClusterIdentity {
@@ -195,7 +209,7 @@ impl Identity {
         }
     }
 
-    fn details(self, manifest: &BackupManifest, stop_time: DateTime<Utc>) -> BackupDetails {
+    fn details(self, manifest: &BackupManifest, finished: DateTime<Utc>) -> BackupDetails {
         let required = self.control.required_settings;
         let stop_lsn = manifest
             .wal_ranges
@@ -203,7 +217,9 @@ impl Identity {
             .map(|range| range.end)
             .max()
             .unwrap_or(self.label.start_wal);
-        let start_time = self.start_time(manifest).unwrap_or(stop_time);
+        let start_time = self.start_time(manifest).unwrap_or(finished);
+        // the clock of the one who took it may have been behind the server's
+        let stop_time = finished.max(start_time);
         BackupDetails {
             postgres_version: self.version,
             postgres_major: self.control.major,
@@ -277,14 +293,14 @@ fn tablespaces(source: &Source, map: Option<&[u8]>) -> Result<Vec<Tablespace>, F
     }
 }
 
-/// Stores all archives; gives the names of the segments that the backup
-/// brings along.
+/// Stores all archives; gives the segments that the backup brings along.
 fn store(
     source: &Source,
     manifest: &BackupManifest,
+    cluster: ClusterIdentity,
     writer: &mut BackupWriter,
     console: Console,
-) -> Result<Vec<String>, Failure> {
+) -> Result<BroughtWal, Failure> {
     let progress = Arc::new(Progress::start(
         console,
         format!("import {}", writer.label()),
@@ -297,16 +313,16 @@ fn store(
         told = now.raw_bytes;
     });
     let mut checklist = Checklist::new(manifest);
-    let mut own_wal = Vec::new();
+    let mut brought = BroughtWal::new(cluster);
     match source {
         Source::Plain { root, tablespaces } => {
             for (oid, target) in tablespaces {
                 let kind = Archive::Tablespace(*oid);
-                let mut intake = Intake::begin(writer, kind, &mut checklist, &mut own_wal)?;
+                let mut intake = Intake::begin(writer, kind, &mut checklist, &mut brought)?;
                 plain::store_tablespace(&mut intake, *oid, target)?;
                 intake.finish()?;
             }
-            let mut intake = Intake::begin(writer, Archive::Base, &mut checklist, &mut own_wal)?;
+            let mut intake = Intake::begin(writer, Archive::Base, &mut checklist, &mut brought)?;
             plain::store_data_directory(&mut intake, root)?;
             intake.finish()?;
         }
@@ -317,11 +333,11 @@ fn store(
         } => {
             for (oid, tar) in tablespaces {
                 let kind = Archive::Tablespace(*oid);
-                let mut intake = Intake::begin(writer, kind, &mut checklist, &mut own_wal)?;
+                let mut intake = Intake::begin(writer, kind, &mut checklist, &mut brought)?;
                 tarred::store(&mut intake, kind, tar, b"")?;
                 intake.finish()?;
             }
-            let mut intake = Intake::begin(writer, Archive::Base, &mut checklist, &mut own_wal)?;
+            let mut intake = Intake::begin(writer, Archive::Base, &mut checklist, &mut brought)?;
             tarred::store(&mut intake, Archive::Base, base, b"")?;
             if let Some(wal) = wal {
                 tarred::store(&mut intake, Archive::Base, wal, b"pg_wal/")?;
@@ -331,7 +347,7 @@ fn store(
     }
     checklist.finish()?;
     progress.finish();
-    Ok(own_wal)
+    Ok(brought)
 }
 
 /// One archive on its way into the repository, checked as it goes.
@@ -339,7 +355,7 @@ struct Intake<'w, 'c> {
     archive: Archive,
     writer: ArchiveWriter<'w>,
     checklist: &'w mut Checklist<'c>,
-    own_wal: &'w mut Vec<String>,
+    brought: &'w mut BroughtWal,
 }
 
 impl<'w, 'c> Intake<'w, 'c> {
@@ -347,13 +363,13 @@ impl<'w, 'c> Intake<'w, 'c> {
         writer: &'w mut BackupWriter,
         archive: Archive,
         checklist: &'w mut Checklist<'c>,
-        own_wal: &'w mut Vec<String>,
+        brought: &'w mut BroughtWal,
     ) -> Result<Self, Failure> {
         Ok(Self {
             archive,
             writer: writer.archive(archive)?,
             checklist,
-            own_wal,
+            brought,
         })
     }
 
@@ -363,7 +379,8 @@ impl<'w, 'c> Intake<'w, 'c> {
         let path = self.archive.manifest_path(&member.path);
         let listed = self.checklist.take(path.as_bytes(), member.size)?;
         let checksum = listed.and_then(|file| file.checksum.as_ref());
-        let mut hashing = Hashing::new(data, checksum);
+        let mut head = Head::new(data);
+        let mut hashing = Hashing::new(&mut head, checksum);
         self.writer.append_member(member, &mut hashing)?;
         if !hashing.matches(checksum) {
             return Err(manifest_proof::differs(
@@ -371,10 +388,8 @@ impl<'w, 'c> Intake<'w, 'c> {
                 "its checksum is not that of the manifest",
             ));
         }
-        if let Some(segment) = path.as_str().and_then(|p| p.strip_prefix("pg_wal/"))
-            && segment.parse::<SegmentName>().is_ok()
-        {
-            self.own_wal.push(segment.to_owned());
+        if let Some(segment) = BroughtWal::segment_of(&path) {
+            self.brought.take(segment, head.kept(), member.size)?;
         }
         Ok(())
     }

@@ -13,6 +13,9 @@ use pitr_store::wal::WalArchive;
 const POLL_FIRST: Duration = Duration::from_millis(50);
 const POLL_LAST: Duration = Duration::from_secs(2);
 
+/// Most segments that a backup can need: 64 TiB of the usual size.
+const MOST_SEGMENTS: u64 = 1 << 22;
+
 /// A stretch of WAL on one timeline; `end` is the first position after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stretch {
@@ -36,7 +39,14 @@ pub(crate) fn of_manifest(manifest: &BackupManifest) -> Vec<Stretch> {
 
 /// The segments of `stretches`, in the order of the log. Where the timeline
 /// changed inside a segment, the later timeline's copy holds the bytes of both.
-pub(crate) fn segments(stretches: &[Stretch], size: WalSegmentSize) -> Vec<SegmentName> {
+///
+/// # Errors
+/// More segments than any backup can need: the manifest is not to be believed.
+pub(crate) fn segments(
+    stretches: &[Stretch],
+    size: WalSegmentSize,
+) -> Result<Vec<SegmentName>, Failure> {
+    let mut count = 0_u64;
     let mut by_number: BTreeMap<SegmentNumber, TimelineId> = BTreeMap::new();
     for stretch in stretches {
         if stretch.end <= stretch.start {
@@ -44,16 +54,23 @@ pub(crate) fn segments(stretches: &[Stretch], size: WalSegmentSize) -> Vec<Segme
         }
         let mut number = SegmentNumber::containing(stretch.start, size);
         let last = SegmentNumber::last_before(stretch.end, size);
+        count = count.saturating_add(last.get().saturating_sub(number.get()));
+        if count > MOST_SEGMENTS {
+            return Err(Failure::new(format!(
+                "the manifest says that the backup needs the WAL from {} to {} on timeline {}, which cannot be",
+                stretch.start, stretch.end, stretch.timeline
+            )));
+        }
         while number <= last {
             let timeline = by_number.entry(number).or_insert(stretch.timeline);
             *timeline = stretch.timeline.max(*timeline);
             number = number.next();
         }
     }
-    by_number
+    Ok(by_number
         .into_iter()
         .map(|(number, timeline)| SegmentName::new(timeline, number, size))
-        .collect()
+        .collect())
 }
 
 /// Those of `needed` that are not in the archive.
@@ -145,6 +162,7 @@ mod tests {
 
     fn names(stretches: &[Stretch]) -> Vec<String> {
         segments(stretches, WalSegmentSize::DEFAULT)
+            .unwrap()
             .iter()
             .map(ToString::to_string)
             .collect()
@@ -160,6 +178,14 @@ mod tests {
             names(&[stretch(1, "0/2000028", "0/2000100")]),
             ["000000010000000000000002"]
         );
+    }
+
+    #[test]
+    fn a_range_beyond_all_reason_is_refused_before_it_is_walked() {
+        for end in ["FFFFFFFF/FFFFFFFF", "FFFF/0"] {
+            let stretches = [stretch(1, "0/2000028", end)];
+            assert!(segments(&stretches, WalSegmentSize::DEFAULT).is_err());
+        }
     }
 
     #[test]

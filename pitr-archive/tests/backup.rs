@@ -514,7 +514,22 @@ fn a_backup_that_is_not_what_its_manifest_says_is_refused() {
         .output()
         .unwrap();
     assert!(taken.status.success(), "{}", text(&taken));
-    let damages: [(&str, &str, &str); 8] = [
+    let damages: [(&str, &str, &str); 11] = [
+        (
+            "an emptied segment",
+            ": > $(ls pg_wal/0*[0-9A-F] | head -1)",
+            "pg_wal/0",
+        ),
+        (
+            "a segment that was cut off",
+            "truncate -s -1 $(ls pg_wal/0*[0-9A-F] | head -1)",
+            "pg_wal/0",
+        ),
+        (
+            "a segment under another one's name",
+            "cp $(ls pg_wal/0*[0-9A-F] | head -1) pg_wal/00000001000000000000000E",
+            "pg_wal/00000001000000000000000E",
+        ),
         (
             "a byte changed",
             "printf X | dd of=PG_VERSION conv=notrunc status=none",
