@@ -25,6 +25,7 @@ use pitr_store::backup::{
 
 use crate::arguments::{BackupArguments, CheckpointMode as CheckpointArgument};
 use crate::{manifest_proof, needed_wal, repository};
+use clock::Skew;
 use needed_wal::Stretch;
 use server::{Archiving, Facts, Server};
 
@@ -68,9 +69,22 @@ pub(crate) fn backup(
     let patience = Duration::from_secs(arguments.wal_wait.unwrap_or(settings.wal_wait_seconds));
     needed_wal::wait(&cluster.wal(), &needed, patience, console)?;
 
-    let details = details(&writer, facts, &manifest, copied)?;
+    let Times { begun, arrived, .. } = copied.times;
+    let skew = Skew::of(&manifest, begun, arrived);
+    skew.warn(console);
+    let details = details(&writer, facts, &manifest, skew, copied)?;
     let info = writer.commit(details)?;
     report(&info, started.elapsed(), arguments.json, console)
+}
+
+/// When it came, by this machine's clock.
+struct Times {
+    /// The server had made its checkpoint.
+    begun: DateTime<Utc>,
+    /// The data directory's archive began to arrive.
+    arrived: DateTime<Utc>,
+    /// The server had ended the backup.
+    ended: DateTime<Utc>,
 }
 
 /// What came over the connection, apart from the files themselves.
@@ -78,9 +92,7 @@ struct Copied {
     start: BackupStart,
     end: BackupEnd,
     manifest: Vec<u8>,
-    /// By the server's clock.
-    start_time: DateTime<Utc>,
-    stop_time: DateTime<Utc>,
+    times: Times,
 }
 
 fn warn_of_what_will_fail(facts: &Facts, console: Console) {
@@ -141,6 +153,7 @@ fn copy(
     let mut stream = connection
         .base_backup(&options)
         .map_err(|error| backup_failure(&error))?;
+    let begun = Utc::now();
     let start = stream.start().clone();
     let expected = start.size_kb().unwrap_or(0).saturating_mul(1024);
     let progress = Arc::new(Progress::start(
@@ -154,18 +167,20 @@ fn copy(
         shown.advance(now.raw_bytes - told);
         told = now.raw_bytes;
     });
-    let (manifest, base_began) = receive(&mut stream, writer)?;
+    let (manifest, arrived) = receive(&mut stream, writer)?;
     let end = stream.finish().map_err(|error| backup_failure(&error))?;
     progress.finish();
 
-    let ahead = clock::server_ahead(&manifest, base_began);
-    clock::warn_of_skew(ahead, console);
+    let ended = Utc::now();
     Ok(Copied {
         start,
         end,
         manifest,
-        start_time: base_began + ahead,
-        stop_time: Utc::now() + ahead,
+        times: Times {
+            begun,
+            arrived,
+            ended,
+        },
     })
 }
 
@@ -175,7 +190,7 @@ fn receive(
     writer: &mut BackupWriter,
 ) -> Result<(Vec<u8>, DateTime<Utc>), Failure> {
     let mut manifest = Vec::new();
-    let mut base_began = Utc::now();
+    let mut arrived = Utc::now();
     while let Some(member) = stream
         .next_member()
         .map_err(|error| backup_failure(&error))?
@@ -185,7 +200,7 @@ fn receive(
                 let archive = match tablespace.oid() {
                     Some(oid) => Archive::Tablespace(oid),
                     None => {
-                        base_began = Utc::now();
+                        arrived = Utc::now();
                         Archive::Base
                     }
                 };
@@ -203,7 +218,7 @@ fn receive(
             }
         }
     }
-    Ok((manifest, base_began))
+    Ok((manifest, arrived))
 }
 
 fn backup_failure(error: &pitr_postgres::BackupError) -> Failure {
@@ -232,6 +247,7 @@ fn details(
     writer: &BackupWriter,
     facts: Facts,
     manifest: &BackupManifest,
+    skew: Skew,
     copied: Copied,
 ) -> Result<BackupDetails, Failure> {
     let label = backup_label(writer)?;
@@ -244,8 +260,8 @@ fn details(
         start_lsn: copied.start.lsn,
         stop_lsn: copied.end.lsn,
         checkpoint_lsn: label.checkpoint,
-        start_time: copied.start_time,
-        stop_time: copied.stop_time,
+        start_time: skew.server_time(copied.times.begun),
+        stop_time: skew.server_time(copied.times.ended),
         from: source_of(&label),
         tablespaces: copied
             .start
