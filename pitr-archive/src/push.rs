@@ -102,18 +102,28 @@ fn cluster_of_text_file(
     path: &Path,
     repository: &Repository,
 ) -> Result<Cluster, Failure> {
-    if let Some(text) = &arguments.system_identifier {
-        let named = repository::system_identifier(text)?;
-        return repository::cluster(repository, Some(named));
-    }
+    let named = arguments.system_identifier.as_deref();
+    let named = named.map(repository::system_identifier).transpose()?;
     let near = DataDirectory::above_wal_file(path).map(|data| data.control_file());
-    match near {
-        Some(Ok(control)) => Ok(repository.claim(&ClusterIdentity {
-            system_identifier: control.system_identifier,
-            major: control.major,
-            segment_size: control.wal_segment_size,
-        })?),
-        Some(Err(error)) if !error.is_absence() => {
+    match (near, named) {
+        (Some(Ok(control)), named) => {
+            if let Some(named) = named.filter(|named| *named != control.system_identifier) {
+                return Err(Failure::new(format!(
+                    "\"{}\" lies in the data directory of cluster {}, not of cluster {named}",
+                    path.display(),
+                    control.system_identifier
+                ))
+                .with_hint("Give the right --system-identifier, or none."));
+            }
+            // the first file of a cluster may be a history file
+            Ok(repository.claim(&ClusterIdentity {
+                system_identifier: control.system_identifier,
+                major: control.major,
+                segment_size: control.wal_segment_size,
+            })?)
+        }
+        (_, Some(named)) => repository::cluster(repository, Some(named)),
+        (Some(Err(error)), None) if !error.is_absence() => {
             Err(Failure::from_error(&error).with_hint_of(error.hint()))
         }
         _ => repository::cluster(repository, None).map_err(|failure| {

@@ -326,6 +326,21 @@ fn a_text_file_goes_to_the_cluster_of_its_data_directory() {
     let repo = Repo::init();
     let output = repo.push(&path, "00000002.history");
     assert!(output.status.success(), "{}", text(&output));
+    // whoever also names the cluster must name that one, in a new repository too
+    let known = repo.files().into_iter().find_map(|file| {
+        let folder = file.strip_suffix("/cluster.json")?;
+        Some(folder.rsplit('/').next()?.to_owned())
+    });
+    for (named, taken) in [(known.unwrap(), true), ("1".to_owned(), false)] {
+        let repo = Repo::init();
+        let output = repo
+            .push_command(&path, "00000002.history")
+            .args(["--system-identifier", &named])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.success(), taken, "{}", text(&output));
+        assert_eq!(repo.stored("00000002.history").is_some(), taken);
+    }
     // without a data directory near, nobody can know
     let repo = Repo::init();
     let lone = Segment::made_of("00000002.history", b"1\t0/2000000\treason\n");
