@@ -8,7 +8,7 @@
 //! |---|---|
 //! | positions and names | [`Lsn`], [`TimelineId`], [`WalSegmentSize`], [`SegmentNumber`], [`SegmentName`], [`WalFileName`] |
 //! | the cluster | [`SystemIdentifier`], [`PostgresMajor`], [`ControlFile`], [`RequiredSettings`] |
-//! | the log | [`PageHeader`] |
+//! | the log | [`WalReader`], [`Record`], [`RecordBody`], [`WalDamage`], [`PageHeader`] |
 //! | timelines | [`TimelineHistory`], [`TimelinePath`], [`SegmentPlacement`] |
 //! | base backups | [`BackupLabel`], [`TablespaceMap`], [`BackupManifest`] |
 //! | recovery | [`RecoveryTarget`], [`RecoveryTargetTimeline`], [`TargetAction`], [`Timestamp`], [`TransactionId`] |
@@ -80,6 +80,15 @@ pub use transaction_id::{ParseTransactionIdError, TransactionId};
 pub use wal::file_name::{WalFileName, WalFileNameError};
 pub use wal::level::WalLevel;
 pub use wal::page_header::{LongHeader, PageHeader, PageHeaderError};
+pub use wal::reader::damage::{WalDamage, WalDamageKind};
+pub use wal::reader::{LeadingBytes, Records, UnfinishedRecord, WalReader};
+pub use wal::record::Record;
+pub use wal::record::block_image::{BlockImage, ImageCompression};
+pub use wal::record::block_reference::BlockReference;
+pub use wal::record::body::{Blocks, RecordBody, RecordBodyError};
+pub use wal::record::header::{RecordHeader, RecordHeaderError};
+pub use wal::record::relation_file::{Fork, RelationFile};
+pub use wal::record::resource_manager::ResourceManager;
 pub use wal::segment_name::SegmentName;
 pub use wal::segment_number::SegmentNumber;
 pub use wal::segment_size::{WalSegmentSize, WalSegmentSizeError};

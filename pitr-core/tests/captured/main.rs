@@ -6,6 +6,7 @@ mod control_file;
 mod page_header;
 mod tablespace_map;
 mod timeline_history;
+mod wal;
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,607 @@
+//! The log as a stream of records.
+
+pub(crate) mod assembly;
+pub(crate) mod damage;
+mod page;
+#[cfg(test)]
+pub(crate) mod test_log;
+#[cfg(test)]
+mod tests;
+
+use crate::lsn::Lsn;
+use crate::postgres_major::PostgresMajor;
+use crate::system_identifier::SystemIdentifier;
+use crate::timeline::id::TimelineId;
+use crate::wal::page_header::PageHeader;
+use crate::wal::reader::assembly::Assembly;
+use crate::wal::reader::damage::{WalDamage, WalDamageKind};
+use crate::wal::record::Record;
+use crate::wal::record::body::RecordBody;
+use crate::wal::record::header::{RecordHeader, RecordHeaderError};
+use crate::wal::rmgr::xlog;
+use crate::wal::segment_number::SegmentNumber;
+use crate::wal::segment_size::WalSegmentSize;
+
+/// Bytes in a page of the log, until a segment says otherwise.
+///
+/// Source: `XLOG_BLCKSZ`, src/include/pg_config.h.
+const BLOCK_SIZE: u64 = 8192;
+
+/// Records begin at multiples of this.
+///
+/// Source: `MAXIMUM_ALIGNOF`.
+const ALIGNMENT: u64 = 8;
+
+/// Finds and checks the records of consecutive segments, fed in chunks of any size.
+///
+/// It begins with the first byte of a segment and keeps its state across
+/// pages, segments and timelines, so that records may go on from one to the
+/// next; feed the segments of one path of timelines in order. Of each record
+/// the CRC, the link to the record before and every page header on its way
+/// are checked. Whatever is wrong comes out as [`WalDamage`], after which
+/// reading goes on: at the end of a record whose CRC is wrong, else at the
+/// next page on which a record's beginning can be found.
+///
+/// ```
+/// use pitr_core::{SegmentNumber, WalReader, WalSegmentSize};
+///
+/// fn list(segment: &[u8], number: SegmentNumber) {
+///     let mut reader = WalReader::new(number, WalSegmentSize::DEFAULT);
+///     let mut records = reader.feed(segment);
+///     while let Some(record) = records.next_record() {
+///         match record {
+///             Ok(record) => println!("{} {}", record.lsn(), record.header().resource_manager),
+///             Err(damage) => eprintln!("damaged {damage}"),
+///         }
+///     }
+/// }
+/// # list(&[], SegmentNumber::new(1));
+/// ```
+///
+/// # Memory
+/// A record that lies within one page of one chunk is handed out where it
+/// lies. Others are put together in a buffer that grows with what has come,
+/// up to [`WalReader::hold_at_most`]; of a longer record the CRC is checked
+/// all the same.
+///
+/// # Which bytes are not checked
+/// Those that PostgreSQL does not check either: padding between records and
+/// in page headers, the flag that tells that no base backup ran, the count of
+/// continued bytes on pages that continue nothing, and what follows a segment
+/// switch. Bytes at the beginning of the first segment that continue an
+/// earlier record are counted, but cannot be checked without it.
+///
+/// Source: `XLogReadRecord`, src/backend/access/transam/xlogreader.c.
+#[derive(Debug)]
+pub struct WalReader {
+    /// Of the next byte that is fed.
+    position: u64,
+    segment_size: WalSegmentSize,
+    block_size: u64,
+    block_size_known: bool,
+    system_identifier: Option<SystemIdentifier>,
+    major: Option<PostgresMajor>,
+    /// Of the last page.
+    page_timeline: TimelineId,
+    /// The highest one that a page or a record has named.
+    known_timeline: TimelineId,
+    /// A page named a timeline that no record has begun yet; the next record must.
+    unannounced: Option<WalDamage>,
+    /// The header of the current page, as far as it has come.
+    page_header: [u8; PageHeader::LONG_LEN],
+    state: State,
+    assembly: Assembly,
+    /// Beginning of the record before, where the log is whole up to here.
+    prev: Option<Lsn>,
+    /// The next record must be the one that tells of a record whose rest was lost.
+    overwrites: bool,
+    /// The last record's CRC was wrong: its length may have been, too, and so this may be no boundary.
+    unsure: bool,
+    may_end: bool,
+    suspected_end: Option<WalDamage>,
+    leading: Option<LeadingBytes>,
+}
+
+/// What the next byte is, once the page header is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing has been read.
+    Start,
+    /// Padding, then a record.
+    Boundary,
+    /// The next byte of the record that is being put together.
+    Record,
+    /// The rest of a record whose beginning is not there.
+    Continuation { remaining: u64 },
+    /// What follows a segment switch.
+    SegmentTail,
+    /// Damage was met: a page that can be trusted is looked for.
+    Lost,
+}
+
+/// The bytes at the beginning of the first segment that continue a record of an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeadingBytes {
+    /// Bytes of the record that were still to come where the first segment begins, page headers excluded.
+    pub len: u64,
+    /// Beginning of the record that they continue; `None` until the record after it, which points back, has been read.
+    pub record: Option<Lsn>,
+}
+
+/// A record that is not complete where reading has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnfinishedRecord {
+    /// Its beginning; `None` if that lies before the first segment, or was lost to damage.
+    pub lsn: Option<Lsn>,
+    /// Bytes still to come, page headers excluded; `None` while less than its length is there.
+    pub remaining: Option<u64>,
+}
+
+/// What one step through the input has come to.
+enum Step<'i> {
+    /// The input is used up.
+    Starved,
+    /// Go on.
+    Moved,
+    Damage(WalDamage),
+    InPlace(Found, &'i [u8]),
+    Assembled(Found),
+}
+
+/// A checked record without its bytes.
+struct Found {
+    lsn: Lsn,
+    next: Lsn,
+    major: PostgresMajor,
+    timeline: TimelineId,
+    header: RecordHeader,
+}
+
+impl Found {
+    fn record<'a>(&self, bytes: &'a [u8]) -> Record<'a> {
+        Record {
+            lsn: self.lsn,
+            next: self.next,
+            major: self.major,
+            timeline: self.timeline,
+            header: self.header,
+            bytes,
+        }
+    }
+}
+
+impl WalReader {
+    /// Bytes of a record that are held unless [`WalReader::hold_at_most`] says otherwise: 4 MiB.
+    pub const DEFAULT_HOLD: usize = 4 << 20;
+    /// The least that [`WalReader::hold_at_most`] goes down to, so that what fits a page is always held: 64 KiB.
+    pub const MIN_HOLD: usize = 64 << 10;
+
+    /// Begins with the first byte of segment `first`, of a cluster whose segments are of `size`.
+    pub fn new(first: SegmentNumber, size: WalSegmentSize) -> Self {
+        WalReader {
+            position: first.start(size).get(),
+            segment_size: size,
+            block_size: BLOCK_SIZE,
+            block_size_known: false,
+            system_identifier: None,
+            major: None,
+            page_timeline: TimelineId::FIRST,
+            known_timeline: TimelineId::FIRST,
+            unannounced: None,
+            page_header: [0; PageHeader::LONG_LEN],
+            state: State::Start,
+            assembly: Assembly::new(Self::DEFAULT_HOLD),
+            prev: None,
+            overwrites: false,
+            unsure: false,
+            may_end: false,
+            suspected_end: None,
+            leading: None,
+        }
+    }
+
+    /// Holds records of up to `bytes` (at least [`WalReader::MIN_HOLD`]) as a whole.
+    ///
+    /// A longer one is handed out with its header once its CRC is proven, and
+    /// with the first `bytes` of it; [`Record::body`] then fails.
+    #[must_use]
+    pub fn hold_at_most(mut self, bytes: usize) -> Self {
+        self.assembly = Assembly::new(bytes.max(Self::MIN_HOLD));
+        self
+    }
+
+    /// Expects segments of this cluster; otherwise the first one tells.
+    #[must_use]
+    pub fn expect_system(mut self, system_identifier: SystemIdentifier) -> Self {
+        self.system_identifier = Some(system_identifier);
+        self
+    }
+
+    /// Takes it for the end of the log if what looks damaged is followed by no page that belongs there.
+    ///
+    /// For `.partial` segments and those of a running server, which end in
+    /// zeros, in old pages of a recycled file or in a torn record. Damage that
+    /// such a page follows is told as ever, when that page is read;
+    /// see [`WalReader::end_of_log`].
+    #[must_use]
+    pub fn may_end(mut self) -> Self {
+        self.may_end = true;
+        self
+    }
+
+    /// Reads on with `chunk`, which follows what was fed before.
+    ///
+    /// Whatever the records' consumer leaves of it is read, unseen, when
+    /// [`Records`] is dropped.
+    pub fn feed<'r, 'i>(&'r mut self, chunk: &'i [u8]) -> Records<'r, 'i> {
+        Records {
+            reader: self,
+            input: chunk,
+        }
+    }
+
+    /// Where the next byte that is fed belongs.
+    pub const fn position(&self) -> Lsn {
+        Lsn::new(self.position)
+    }
+
+    /// Version of the server that wrote the log; `None` before its first page.
+    pub const fn major(&self) -> Option<PostgresMajor> {
+        self.major
+    }
+
+    /// The cluster that wrote the log; `None` before its first page.
+    pub const fn system_identifier(&self) -> Option<SystemIdentifier> {
+        self.system_identifier
+    }
+
+    /// Timeline that the last page or record has named.
+    pub const fn timeline(&self) -> TimelineId {
+        self.known_timeline
+    }
+
+    /// The record that the first segment begins in the middle of, if it does.
+    pub const fn leading(&self) -> Option<LeadingBytes> {
+        self.leading
+    }
+
+    /// The record that is not complete yet.
+    ///
+    /// At the end of a segment: what the next one begins in the middle of.
+    pub fn unfinished(&self) -> Option<UnfinishedRecord> {
+        match self.state {
+            State::Record => Some(UnfinishedRecord {
+                lsn: Some(self.assembly.lsn),
+                remaining: self.assembly.remaining(),
+            }),
+            State::Continuation { remaining } if remaining > 0 => Some(UnfinishedRecord {
+                lsn: None,
+                remaining: Some(remaining),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Where the log ends within what was fed, and what stands there, if [`WalReader::may_end`] allows it to.
+    ///
+    /// [`WalDamage::good_until`] is the end. To be asked when everything is
+    /// fed: a later page may prove that it was damage instead.
+    pub const fn end_of_log(&self) -> Option<&WalDamage> {
+        self.suspected_end.as_ref()
+    }
+
+    /// Takes one step: to the end of the page, of the record or of the input, whichever is first.
+    fn step<'i>(&mut self, input: &mut &'i [u8]) -> Step<'i> {
+        if self.state == State::Record && self.assembly.is_complete() {
+            return self.finish_assembled();
+        }
+        if input.is_empty() {
+            return Step::Starved;
+        }
+        let in_segment = self.position & (self.segment_size.bytes() - 1);
+        if self.state == State::SegmentTail {
+            if in_segment == 0 {
+                self.state = State::Boundary;
+            } else {
+                self.skip(input, self.segment_size.bytes() - in_segment);
+            }
+            return Step::Moved;
+        }
+        let in_page = self.position & (self.block_size - 1);
+        let header_len = if in_segment == in_page {
+            PageHeader::LONG_LEN
+        } else {
+            PageHeader::SHORT_LEN
+        };
+        if in_page < header_len as u64 {
+            return self.collect_page_header(input, in_page, header_len);
+        }
+        let room = self.block_size - in_page;
+        match self.state {
+            State::Boundary => self.begin_record(input, room),
+            State::Record => self.go_on_with_record(input, room),
+            State::Continuation { remaining } => {
+                let skipped = self.skip(input, room.min(remaining));
+                self.state = match remaining - skipped {
+                    0 => State::Boundary,
+                    remaining => State::Continuation { remaining },
+                };
+                Step::Moved
+            }
+            State::Start | State::Lost | State::SegmentTail => {
+                self.skip(input, room);
+                Step::Moved
+            }
+        }
+    }
+
+    /// Takes up to `bytes` from the input; they are all that is left if they are fewer.
+    fn take<'i>(&mut self, input: &mut &'i [u8], bytes: u64) -> &'i [u8] {
+        let len = usize::try_from(bytes).map_or(input.len(), |bytes| bytes.min(input.len()));
+        let (taken, rest) = input.split_at(len);
+        *input = rest;
+        // nothing is written at the very end of the address space: 16 EiB
+        self.position = self.position.saturating_add(len as u64);
+        taken
+    }
+
+    fn skip(&mut self, input: &mut &[u8], bytes: u64) -> u64 {
+        self.take(input, bytes).len() as u64
+    }
+
+    /// At a record's beginning, or the padding before it.
+    fn begin_record<'i>(&mut self, input: &mut &'i [u8], room: u64) -> Step<'i> {
+        let padding = self.position.wrapping_neg() & (ALIGNMENT - 1);
+        if padding > 0 {
+            self.skip(input, padding);
+            return Step::Moved;
+        }
+        let lsn = self.position();
+        let len = usize::try_from(room).map_or(input.len(), |room| room.min(input.len()));
+        let here = input.get(..len).unwrap_or(input);
+        let total_len = here.first_chunk::<4>().map(|len| u32::from_le_bytes(*len));
+        let whole = match total_len {
+            Some(total_len) if total_len as usize >= RecordHeader::LEN => {
+                here.get(..total_len as usize)
+            }
+            _ => None,
+        };
+        let Some(bytes) = whole else {
+            self.assembly.begin(lsn, self.page_timeline);
+            self.state = State::Record;
+            return Step::Moved;
+        };
+        let header = match self.checked_header(lsn, bytes) {
+            Ok(header) => header,
+            Err(kind) => return self.lose(lsn, Some(lsn), kind),
+        };
+        let (head, body) = bytes.split_at(RecordHeader::LEN);
+        let covered = head.get(..RecordHeader::CRC_COVERS).unwrap_or(head);
+        let computed = crc32c::crc32c_append(crc32c::crc32c(body), covered);
+        let begins = timeline_begun(&header, bytes, computed, self.major);
+        if let Some(damage) = self.not_announced(&header, begins) {
+            // the record itself comes with the next step
+            return Step::Damage(damage);
+        }
+        self.take(input, u64::from(header.total_len));
+        match self.finish(lsn, self.page_timeline, header, computed, begins) {
+            Ok(found) => Step::InPlace(found, bytes),
+            Err(step) => step,
+        }
+    }
+
+    /// Within a record that lies on several pages or came in several chunks.
+    fn go_on_with_record<'i>(&mut self, input: &mut &'i [u8], room: u64) -> Step<'i> {
+        let taken = self.take(input, room.min(self.assembly.wanted()));
+        self.assembly.append(taken);
+        if self.assembly.header.is_some() {
+            return Step::Moved;
+        }
+        let lsn = self.assembly.lsn;
+        let bytes = self.assembly.bytes();
+        let checked = match self.assembly.total_len() {
+            Some(found) if (found as usize) < RecordHeader::LEN => {
+                Err(RecordHeaderError::Length { found }.into())
+            }
+            _ if bytes.len() < RecordHeader::LEN => return Step::Moved,
+            _ => self.checked_header(lsn, bytes),
+        };
+        match checked {
+            Ok(header) => {
+                self.assembly.header = Some(header);
+                // it points back to the record before: that was as long as it said
+                self.unsure = false;
+                Step::Moved
+            }
+            Err(kind) => self.lose(lsn, Some(lsn), kind),
+        }
+    }
+
+    fn finish_assembled<'i>(&mut self) -> Step<'i> {
+        let Some(header) = self.assembly.header else {
+            return Step::Moved;
+        };
+        let computed = self.assembly.crc();
+        let begins = timeline_begun(&header, self.assembly.bytes(), computed, self.major);
+        if let Some(damage) = self.not_announced(&header, begins) {
+            return Step::Damage(damage);
+        }
+        let (lsn, timeline) = (self.assembly.lsn, self.assembly.timeline);
+        match self.finish(lsn, timeline, header, computed, begins) {
+            Ok(found) => Step::Assembled(found),
+            Err(step) => step,
+        }
+    }
+
+    /// The header of the record at `lsn`, once it has passed the checks that do not need the rest of it.
+    ///
+    /// Source: `ValidXLogRecordHeader`, src/backend/access/transam/xlogreader.c.
+    fn checked_header(&self, lsn: Lsn, bytes: &[u8]) -> Result<RecordHeader, WalDamageKind> {
+        let header = RecordHeader::parse(bytes)?;
+        let major = self.major.map_or(0, PostgresMajor::get);
+        // up to 15 a record could be as long as memory allowed
+        if major >= 16 && header.total_len > RecordHeader::MAX_TOTAL_LEN {
+            return Err(WalDamageKind::RecordTooLong {
+                found: header.total_len,
+            });
+        }
+        let manager = header.resource_manager;
+        if self.major.is_some_and(|major| !manager.exists_in(major)) {
+            return Err(RecordHeaderError::ResourceManager {
+                found: manager.get(),
+            }
+            .into());
+        }
+        let linked = match self.prev {
+            Some(prev) => header.prev == prev,
+            None => header.prev < lsn,
+        };
+        if !linked {
+            return Err(WalDamageKind::PrevLink {
+                expected: self.prev,
+                found: header.prev,
+            });
+        }
+        if self.overwrites && !xlog::is_overwrite_contrecord(&header) {
+            return Err(WalDamageKind::OverwriteMissing);
+        }
+        Ok(header)
+    }
+
+    /// The damage that this record reveals in the page before it: a new timeline that it does not begin.
+    fn not_announced(
+        &mut self,
+        header: &RecordHeader,
+        begins: Option<TimelineId>,
+    ) -> Option<WalDamage> {
+        let unannounced = self.unannounced.take()?;
+        if begins == Some(self.page_timeline) {
+            return None;
+        }
+        if xlog::is_full_page_writes_change(header) {
+            // a server that is promoted may write this one first
+            self.unannounced = Some(unannounced);
+            return None;
+        }
+        self.known_timeline = self.page_timeline;
+        Some(unannounced)
+    }
+
+    /// A record has come to its end.
+    fn finish<'i>(
+        &mut self,
+        lsn: Lsn,
+        timeline: TimelineId,
+        header: RecordHeader,
+        computed: u32,
+        begins: Option<TimelineId>,
+    ) -> Result<Found, Step<'i>> {
+        let Some(major) = self.major else {
+            return Err(Step::Moved);
+        };
+        if computed != header.crc {
+            let kind = WalDamageKind::Crc {
+                expected: header.crc,
+                computed,
+            };
+            if self.may_end {
+                return Err(self.lose(lsn, Some(lsn), kind));
+            }
+            // the next record proves by its link whether this one's length can be trusted
+            (self.state, self.prev, self.unsure) = (State::Boundary, Some(lsn), true);
+            self.overwrites = false;
+            return Err(Step::Damage(WalDamage {
+                lsn,
+                record: Some(lsn),
+                kind,
+            }));
+        }
+        if let Some(leading) = &mut self.leading {
+            leading.record.get_or_insert(header.prev);
+        }
+        if let Some(begins) = begins {
+            self.known_timeline = self.known_timeline.max(begins);
+        }
+        (self.prev, self.unsure, self.overwrites) = (Some(lsn), false, false);
+        let aligned = self.position.saturating_add(ALIGNMENT - 1) & !(ALIGNMENT - 1);
+        let next = if xlog::is_switch(&header) {
+            self.state = State::SegmentTail;
+            SegmentNumber::last_before(Lsn::new(aligned), self.segment_size).end(self.segment_size)
+        } else {
+            self.state = State::Boundary;
+            Lsn::new(aligned)
+        };
+        Ok(Found {
+            lsn,
+            next,
+            major,
+            timeline,
+            header,
+        })
+    }
+
+    /// Damage after which no record can be read before another page is found.
+    fn lose<'i>(&mut self, lsn: Lsn, record: Option<Lsn>, kind: WalDamageKind) -> Step<'i> {
+        let told = self.unsure || self.state == State::Lost;
+        (self.state, self.prev, self.unsure) = (State::Lost, None, false);
+        (self.overwrites, self.unannounced) = (false, None);
+        let damage = WalDamage { lsn, record, kind };
+        if told {
+            Step::Moved
+        } else if self.may_end {
+            self.suspected_end = Some(damage);
+            Step::Moved
+        } else {
+            Step::Damage(damage)
+        }
+    }
+}
+
+/// The timeline that this record begins, if it does and its CRC is right.
+fn timeline_begun(
+    header: &RecordHeader,
+    bytes: &[u8],
+    computed: u32,
+    major: Option<PostgresMajor>,
+) -> Option<TimelineId> {
+    if xlog::may_begin_timeline(header) && computed == header.crc {
+        let body = RecordBody::parse(bytes.get(RecordHeader::LEN..)?, major?).ok()?;
+        xlog::timeline_begun(body.main_data())
+    } else {
+        None
+    }
+}
+
+/// The records of one chunk, from [`WalReader::feed`].
+#[derive(Debug)]
+pub struct Records<'r, 'i> {
+    reader: &'r mut WalReader,
+    input: &'i [u8],
+}
+
+impl Records<'_, '_> {
+    /// The next record that ends in this chunk; `None` when the chunk is used up.
+    ///
+    /// # Errors
+    /// [`WalDamage`] for every place that is not what a server wrote. The next
+    /// call goes on behind it.
+    pub fn next_record(&mut self) -> Option<Result<Record<'_>, WalDamage>> {
+        loop {
+            match self.reader.step(&mut self.input) {
+                Step::Moved => {}
+                Step::Starved => return None,
+                Step::Damage(damage) => return Some(Err(damage)),
+                Step::InPlace(found, bytes) => return Some(Ok(found.record(bytes))),
+                Step::Assembled(found) => {
+                    return Some(Ok(found.record(self.reader.assembly.bytes())));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Records<'_, '_> {
+    fn drop(&mut self) {
+        while self.next_record().is_some() {}
+    }
+}

@@ -1,0 +1,108 @@
+//! A record on its way through several pages or chunks.
+
+use crate::lsn::Lsn;
+use crate::timeline::id::TimelineId;
+use crate::wal::record::header::RecordHeader;
+
+/// A record that is being put together: its CRC as it comes, its bytes as far as they are to be held.
+#[derive(Debug)]
+pub(crate) struct Assembly {
+    pub(crate) lsn: Lsn,
+    /// Timeline of the page on which it begins.
+    pub(crate) timeline: TimelineId,
+    /// Once its 24 bytes are there and have been checked.
+    pub(crate) header: Option<RecordHeader>,
+    /// Bytes from the beginning of the record, at most `hold`.
+    bytes: Vec<u8>,
+    hold: usize,
+    received: u64,
+    /// CRC of the body up to `received`.
+    crc: u32,
+}
+
+impl Assembly {
+    pub(crate) fn new(hold: usize) -> Self {
+        Assembly {
+            lsn: Lsn::INVALID,
+            timeline: TimelineId::FIRST,
+            header: None,
+            bytes: Vec::new(),
+            hold,
+            received: 0,
+            crc: 0,
+        }
+    }
+
+    /// Makes room for another record; the memory of the last one is kept for it.
+    pub(crate) fn begin(&mut self, lsn: Lsn, timeline: TimelineId) {
+        self.bytes.clear();
+        (self.lsn, self.timeline, self.header) = (lsn, timeline, None);
+        (self.received, self.crc) = (0, 0);
+    }
+
+    /// The record from its header on, as far as it is held.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The length that the record begins with; `None` before its four bytes are there.
+    pub(crate) fn total_len(&self) -> Option<u32> {
+        let bytes = self.bytes.first_chunk::<4>()?;
+        Some(u32::from_le_bytes(*bytes))
+    }
+
+    /// Bytes still to come.
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        let total_len = u64::from(self.total_len()?);
+        Some(total_len.saturating_sub(self.received))
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.header.is_some() && self.remaining() == Some(0)
+    }
+
+    /// Bytes that may be added before the record must be looked at again.
+    pub(crate) fn wanted(&self) -> u64 {
+        let until = |len: usize| (len as u64).saturating_sub(self.received);
+        match self.header {
+            Some(_) => self.remaining().unwrap_or(0),
+            // the length first: nothing after an impossible one belongs to the record
+            None if self.received < 4 => until(4),
+            None => until(RecordHeader::LEN),
+        }
+    }
+
+    /// Adds what comes next, at most [`Assembly::wanted`] bytes.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        if self.received >= RecordHeader::LEN as u64 {
+            self.crc = crc32c::crc32c_append(self.crc, bytes);
+        }
+        self.received = self.received.saturating_add(bytes.len() as u64);
+        let held = bytes.len().min(self.hold.saturating_sub(self.bytes.len()));
+        if let Some(held) = bytes.get(..held) {
+            self.grow(held.len());
+            self.bytes.extend_from_slice(held);
+        }
+    }
+
+    /// Twice as much each time, by what has come and never by what a length announces, and no more than `hold`.
+    fn grow(&mut self, more: usize) {
+        let needed = self.bytes.len() + more;
+        let capacity = self.bytes.capacity();
+        if needed > capacity {
+            let target = needed.max(capacity.saturating_mul(2).min(self.hold));
+            self.bytes.reserve_exact(target - self.bytes.len());
+        }
+    }
+
+    /// The record's CRC, once it is complete.
+    pub(crate) fn crc(&self) -> u32 {
+        let header = self.bytes.get(..RecordHeader::CRC_COVERS).unwrap_or(&[]);
+        crc32c::crc32c_append(self.crc, header)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+}

@@ -1,0 +1,3 @@
+//! Resource managers whose records are understood.
+
+pub(crate) mod xlog;
