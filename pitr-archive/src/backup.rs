@@ -8,6 +8,7 @@ mod clock;
 mod report;
 mod server;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use pitr_console::{Console, Failure, Progress, Settings};
-use pitr_core::{BackupFrom, BackupLabel, BackupManifest};
+use pitr_core::{BackupFrom, BackupLabel, BackupManifest, SegmentName, TimelineId, WalFileName};
 use pitr_postgres::{
     BackupEnd, BackupMember, BackupStart, BaseBackup, BaseBackupOptions, CheckpointMode, Connection,
 };
@@ -23,13 +24,19 @@ use pitr_store::backup::{
     Archive, BackupCatalog, BackupDetails, BackupOptions, BackupSource, BackupWriter, Tablespace,
 };
 
+use pitr_store::Codec;
+use pitr_store::wal::{WalArchive, WalBytes};
+
 use crate::arguments::{BackupArguments, CheckpointMode as CheckpointArgument};
 use crate::{manifest_proof, needed_wal, repository};
 use clock::Skew;
 use needed_wal::Stretch;
-use server::{Archiving, Facts, Server};
+use server::{Archiving, Facts, Server, query_failure};
 
 pub(crate) use report::report;
+
+/// SQLSTATE of a history that the server does not have.
+const UNDEFINED_FILE: &str = "58P01";
 
 /// Largest manifest that is read back: that of ten million files fits.
 const MAX_MANIFEST_BYTES: usize = 2 << 30;
@@ -67,6 +74,7 @@ pub(crate) fn backup(
         facts.segment_size,
     )?;
     let patience = Duration::from_secs(arguments.wal_wait.unwrap_or(settings.wal_wait_seconds));
+    keep_histories(&mut connection, &cluster.wal(), &needed, console)?;
     needed_wal::wait(&cluster.wal(), &needed, patience, console)?;
 
     let Times { begun, arrived, .. } = copied.times;
@@ -227,6 +235,40 @@ fn backup_failure(error: &pitr_postgres::BackupError) -> Failure {
         Some(detail) => failure.with_detail(detail),
         None => failure,
     }
+}
+
+/// Stores the histories of the backup's timelines where the repository lacks
+/// them: a server that had changed its timeline before it archived here does
+/// not offer its history again.
+fn keep_histories(
+    connection: &mut Connection,
+    archive: &WalArchive,
+    needed: &[SegmentName],
+    console: Console,
+) -> Result<(), Failure> {
+    let timelines: BTreeSet<TimelineId> = needed.iter().map(SegmentName::timeline).collect();
+    for timeline in timelines {
+        let name = WalFileName::History(timeline);
+        if timeline == TimelineId::FIRST || archive.locate(&name)?.is_some() {
+            continue;
+        }
+        let history = match connection.timeline_history(timeline) {
+            Ok(history) => history,
+            // the server itself can do without
+            Err(error) if error.code() == Some(UNDEFINED_FILE) => continue,
+            Err(error) => return Err(query_failure(error)),
+        };
+        let origin = format!("{} of the server", history.name);
+        archive.push(
+            &name,
+            &mut WalBytes::new(history.content, origin),
+            Codec::None,
+        )?;
+        console.log(format!(
+            "stored \"{name}\", which the repository did not have"
+        ));
+    }
+    Ok(())
 }
 
 /// The manifest knows of a timeline that changed while a standby was backed

@@ -11,6 +11,9 @@ use pitr_store::backup::{Origin, Settings};
 /// SQLSTATE of a setting that this role may not see.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
+/// First version that knows `archive_library`.
+const ARCHIVE_LIBRARY_SINCE: u32 = 150_000;
+
 /// A replication connection, and what was asked over it.
 pub(super) struct Server {
     pub(super) connection: Connection,
@@ -127,7 +130,12 @@ fn archiving(connection: &mut Connection) -> Result<Archiving, Failure> {
             why: "archive_mode is off".to_owned(),
         });
     }
-    let library = show(connection, "archive_library").unwrap_or_default();
+    // an older server would write the question into its log as an error
+    let library = if connection.server_version_num() >= ARCHIVE_LIBRARY_SINCE {
+        show(connection, "archive_library")?
+    } else {
+        None
+    };
     let command = show(connection, "archive_command")?;
     // a command that is not set reads "(disabled)" where archive_mode is off, and "" elsewhere
     let unset = |value: &Option<String>| value.as_deref().is_none_or(str::is_empty);
