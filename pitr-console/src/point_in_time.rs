@@ -82,7 +82,11 @@ impl PointInTime {
             found: text.to_owned(),
         };
         let trimmed = text.trim();
-        if let Some(amount) = trimmed.strip_suffix("ago") {
+        // not the end of America/Chicago
+        let amount = trimmed
+            .strip_suffix("ago")
+            .filter(|amount| amount.ends_with(char::is_whitespace));
+        if let Some(amount) = amount {
             let moment = now
                 .checked_sub_signed(duration(amount.trim()).ok_or_else(form)?)
                 .ok_or_else(form)?;
@@ -282,6 +286,10 @@ mod tests {
             ("2026-11-20T12:55:00+0530", "2026-11-20T07:25:00.000000Z"),
             (
                 "2026-11-20 08:25 Europe/Madrid",
+                "2026-11-20T07:25:00.000000Z",
+            ),
+            (
+                "2026-11-20 01:25:00 America/Chicago",
                 "2026-11-20T07:25:00.000000Z",
             ),
             ("2026-11-20 07:25:00 UTC", "2026-11-20T07:25:00.000000Z"),
