@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pitr_console::quoting::{setting_value, shell_word, without_placeholders};
 use pitr_console::{Console, Failure, Settings};
 use pitr_postgres::DataDirectory;
 use pitr_store::{ClusterIdentity, Initialized, Repository, open_store};
@@ -49,7 +50,8 @@ fn create(settings: &Settings) -> Result<Report, Failure> {
     let text = if created {
         format!(
             "created repository \"{location}\"\n\
-             Now in postgresql.conf: archive_command = 'pitr-archive --repo {location} %p %f'"
+             Now in postgresql.conf: archive_command = {}",
+            archive_command(&location)
         )
     } else {
         format!("repository \"{location}\" is there already, and was left as it is")
@@ -62,6 +64,14 @@ fn create(settings: &Settings) -> Result<Report, Failure> {
             "format": repository.document().format,
         }),
     })
+}
+
+/// The setting for `postgresql.conf`, quoted for the shell and for the server.
+fn archive_command(location: &str) -> String {
+    let mut command = b"pitr-archive --repo ".to_vec();
+    command.extend(without_placeholders(&shell_word(location.as_bytes())));
+    command.extend_from_slice(b" %p %f");
+    String::from_utf8_lossy(&setting_value(&command)).into_owned()
 }
 
 fn add(data: &Path, repository: &Repository) -> Result<Report, Failure> {

@@ -13,6 +13,7 @@ mod message;
 mod point_in_time;
 mod progress;
 mod quantity;
+pub mod quoting;
 mod repository;
 mod settings;
 

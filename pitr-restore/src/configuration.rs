@@ -33,8 +33,8 @@ pub(crate) struct Configured {
     /// The configuration file that the server has to be started with, where it
     /// lies elsewhere.
     pub(crate) config_file: Option<PathBuf>,
-    /// The data directory that the configuration names, where it is another
-    /// one.
+    /// The data directory that `postgresql.conf` named, where it was another
+    /// one: the line was taken out.
     pub(crate) other_data_directory: Option<PathBuf>,
 }
 
@@ -73,6 +73,11 @@ pub(crate) fn configure(
             }
         }
         configured.other_data_directory = other_data_directory(cluster, main.as_deref());
+        if configured.other_data_directory.is_some() {
+            let mut file = SettingsFile::parse(main.as_deref().unwrap_or_default());
+            file.remove(["data_directory"]);
+            cluster.replace(MAIN, &file.to_bytes())?;
+        }
     }
     let auto = cluster.read(AUTO)?.unwrap_or_default();
     let written = settings.write(&auto, main.as_deref());
@@ -101,7 +106,10 @@ fn main_text(info: &BackupInfo) -> Vec<u8> {
 }
 
 /// `data_directory` in `postgresql.conf` wins over the directory that the
-/// server is started with.
+/// server is started with: `pg_ctl start -D` of a copy would start the
+/// original.
+///
+/// Source: `SelectConfigFiles`, src/backend/utils/misc/guc.c.
 fn other_data_directory(cluster: &UnfinishedCluster<'_>, main: Option<&[u8]>) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStringExt as _;
     let named = SettingsFile::parse(main?).value("data_directory")?;

@@ -145,10 +145,12 @@ fn answer(
     let settings = Settings::load(&request.arguments.repository)?;
     let repository = Repository::open(open_store(settings.repository()?)?)?;
     let Some(cluster) = find_cluster(&repository, request, server)? else {
-        let message = format!(
-            "repository \"{}\" holds no cluster yet",
-            repository.location()
-        );
+        let location = repository.location();
+        if !is_standby {
+            return Err(HookFailure::EmptyRepository { location });
+        }
+        // a standby may be older than its primary's first archived segment
+        let message = format!("repository \"{location}\" holds no cluster yet");
         console.warn(message, None, None);
         return Ok(Answer::Absent);
     };

@@ -93,7 +93,7 @@ impl RecoverySettings<'_> {
             );
         }
         if let Some(port) = port {
-            file.append("pitr-restore: --port", &[port]);
+            file.append("pitr-restore: a port of its own", &[port]);
         }
         WrittenSettings {
             bytes: file.to_bytes(),

@@ -19,6 +19,7 @@ use crate::plan::choice::{Wish, choose};
 use crate::plan::inventory::{Inventory, brought_segments};
 use crate::plan::report::PlanReport;
 use crate::plan::{RecoveryPlan, prove};
+use crate::port;
 use crate::recovery_settings::RecoverySettings;
 use crate::request::RestoreRequest;
 use crate::restore_command::RestoreCommand;
@@ -95,6 +96,7 @@ fn restore(
         return if json {
             result_json(console, &report.json())
         } else {
+            console.log("dry run: nothing was made");
             Ok(())
         };
     }
@@ -111,12 +113,12 @@ fn restore(
             "current".to_owned()
         },
         role: role.role,
-        port: request.port,
+        port: port::choose(request.port, role.role, &reader, console)?,
         recorded: &info.settings,
     };
     let configured = lay_down(&reader, &layout, &recovery, settings.threads, console)
         .map_err(|failure| how_to_continue(failure, &layout))?;
-    tell(&configured, &layout, role, console);
+    tell(&configured, &layout, role, tools.is_some(), console);
     let reached = match &tools {
         None => None,
         Some(tools) => Some(
@@ -225,7 +227,13 @@ fn how_to_continue(failure: Failure, layout: &Layout) -> Failure {
 }
 
 /// What was done beyond copying, and how it goes on.
-fn tell(configured: &Configured, layout: &Layout, role: RoleChoice, console: Console) {
+fn tell(
+    configured: &Configured,
+    layout: &Layout,
+    role: RoleChoice,
+    starts: bool,
+    console: Console,
+) {
     let directory = layout.directory.path().display();
     if !configured.removed.is_empty() {
         console.log(format!(
@@ -246,23 +254,33 @@ fn tell(configured: &Configured, layout: &Layout, role: RoleChoice, console: Con
     if let Some(other) = &configured.other_data_directory {
         console.warn(
             format!(
-                "postgresql.conf names another data directory, which a server started here would use: {}",
+                "postgresql.conf named another data directory: {}",
                 other.display()
             ),
+            Some("A server started here would have used that one. The line was taken out."),
             None,
-            Some("Take the line data_directory out of it before starting the server."),
         );
     }
     let ignored: String = configured
         .made
         .iter()
         .copied()
+        .chain(
+            configured
+                .other_data_directory
+                .is_some()
+                .then_some("postgresql.conf"),
+        )
         .chain(layout.moves_tablespaces().then_some("tablespace_map"))
         .map(|name| format!(" --ignore={name}"))
         .collect();
     console.log(format!(
         "pg_verifybackup --no-parse-wal{ignored} {directory} checks it once more"
     ));
+    if starts {
+        tell_of_clone(role, console);
+        return;
+    }
     let options = configured
         .config_file
         .as_ref()
@@ -273,17 +291,23 @@ fn tell(configured: &Configured, layout: &Layout, role: RoleChoice, console: Con
         "the {} is ready: pg_ctl start -D {directory}{options}",
         role.role
     ));
-    if role.role == Role::Clone {
-        let names: Vec<String> = Role::Clone
-            .settings()
-            .into_iter()
-            .map(|setting| setting.name)
-            .collect();
-        console.log(format!(
-            "to make a primary of it later: ALTER SYSTEM RESET {}; then restart it",
-            names.join("; ALTER SYSTEM RESET ")
-        ));
+    tell_of_clone(role, console);
+}
+
+/// How a clone becomes a primary later.
+fn tell_of_clone(role: RoleChoice, console: Console) {
+    if role.role != Role::Clone {
+        return;
     }
+    let names: Vec<String> = Role::Clone
+        .settings()
+        .into_iter()
+        .map(|setting| setting.name)
+        .collect();
+    console.log(format!(
+        "to make a primary of it later: ALTER SYSTEM RESET {}; then restart it",
+        names.join("; ALTER SYSTEM RESET ")
+    ));
 }
 
 fn result(console: Console, text: &str) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use pitr_console::{Explain, RepositoryArguments, Settings};
 use pitr_core::{SystemIdentifier, TimelineId, WalFileName};
 
 use crate::os_user::OsUser;
-use crate::quoting::{shell_word, without_placeholders};
+use pitr_console::quoting::{shell_word, without_placeholders};
 
 /// This program, with everything that it needs to know in absolute terms: the
 /// server runs it in the data directory, with an environment of its own.

@@ -6,7 +6,7 @@
 //!
 //! Source: src/backend/utils/misc/guc-file.l.
 
-use crate::quoting::setting_value;
+use pitr_console::quoting::setting_value;
 
 /// One `name = 'value'`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -103,6 +103,10 @@ impl Explain for OccupiedError {
                 "Name a directory that is empty or does not exist: nothing is ever overwritten."
                     .to_owned()
             }
+            Self::NotWritable { path } if !rustix::process::geteuid().is_root() => format!(
+                "Make the directory for this user first: sudo install -d -o \"$(id -un)\" -m 700 {}/…",
+                path.display().to_string().trim_end_matches('/')
+            ),
             Self::NotWritable { .. } | Self::OtherOwner { .. } => {
                 "Run it as the user that is to run the server: sudo -u postgres pitr-restore …"
                     .to_owned()

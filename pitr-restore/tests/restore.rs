@@ -602,6 +602,42 @@ fn a_backup_of_a_standby_recovers_instead_of_following() {
 }
 
 #[test]
+fn starting_a_copy_never_starts_the_original() {
+    let original = Original::start();
+    // the configuration in the data directory names the data directory
+    let main = original.cluster.data_dir().join("postgresql.conf");
+    let mut text = fs::read_to_string(&main).unwrap();
+    text.push_str(&format!(
+        "data_directory = '{}'\n",
+        original.cluster.data_dir().display()
+    ));
+    fs::write(&main, text).unwrap();
+    original.backup();
+    original.insert("a");
+    original.archive_all();
+    let to = original.place("copy");
+    let output = original.restore(&to, &[]);
+    succeeded(&output);
+    assert!(
+        said(&output).contains("The line was taken out"),
+        "{}",
+        said(&output)
+    );
+    assert!(
+        said(&output).contains("--ignore=postgresql.conf"),
+        "{}",
+        said(&output)
+    );
+    let mut copy = Cluster::adopt(original.cluster.install(), &to).unwrap();
+    copy.start().unwrap();
+    assert_eq!(
+        copy.sql("SHOW data_directory"),
+        to.display().to_string(),
+        "the copy runs in another directory"
+    );
+}
+
+#[test]
 fn a_backup_without_configuration_files_makes_a_clone_that_starts() {
     let mut original = Original::start();
     // as on Debian: the configuration lies elsewhere

@@ -185,18 +185,34 @@ fn a_damaged_segment_is_told_with_what_the_hook_said() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_told() {
+fn a_clone_beside_the_original_gets_a_port_of_its_own() {
     let original = Original::start();
     original.backup();
     original.insert("a");
     original.archive_all();
-    let to = original.place("same port");
+    let to = original.place("beside");
     let bin = original.cluster.install().bin().to_str().unwrap();
     let output = original.restore(&to, &["--start", "--pg-bin", bin]);
     stop(&original, &to);
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let taken = format!("another server here uses port {}", original.cluster.port());
+    assert!(said.contains(&taken), "{said}");
+    assert_eq!(values(&original.cluster), "a");
+}
+
+#[test]
+fn a_port_that_was_asked_for_and_is_taken_is_told() {
+    let original = Original::start();
+    original.backup();
+    original.archive_all();
+    let to = original.place("same port");
+    let bin = original.cluster.install().bin().to_str().unwrap();
+    let port = original.cluster.port().to_string();
+    let output = original.restore(&to, &["--start", "--pg-bin", bin, "--port", &port]);
+    stop(&original, &to);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("--port"), "{}", said(&output));
-    assert_eq!(values(&original.cluster), "a");
 }
 
 #[test]

@@ -30,6 +30,12 @@ pub(crate) enum HookFailure {
     /// The segment cannot be one of this cluster.
     #[error(transparent)]
     Name(#[from] WalFileNameError),
+    /// The repository is empty: it is hardly the one that is meant.
+    #[error("repository \"{location}\" holds no cluster yet")]
+    EmptyRepository {
+        /// Where it is.
+        location: String,
+    },
     /// The repository knows other clusters only.
     #[error("the repository does not know cluster {asked}")]
     UnknownCluster {
@@ -120,6 +126,7 @@ impl HookFailure {
             | Self::Address(_)
             | Self::Server(_)
             | Self::Name(_)
+            | Self::EmptyRepository { .. }
             | Self::UnknownCluster { .. }
             | Self::SeveralClusters { .. }
             | Self::Undecided { .. }
@@ -146,6 +153,11 @@ impl Explain for HookFailure {
             Self::Name(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
             Self::Delivery(error) => error.hint(),
+            Self::EmptyRepository { .. } => Some(
+                "A server that recovers is asking a repository in which nothing was ever archived: \
+                 is it the right one?"
+                    .to_owned(),
+            ),
             Self::UnknownCluster { known, .. } => Some(format!(
                 "Is it the right repository? It holds: {}.",
                 ids(known)

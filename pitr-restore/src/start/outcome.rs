@@ -78,6 +78,12 @@ impl Reached {
             None => text.push_str(", no commit replayed"),
         }
         text.push_str(&format!(", in {}", Elapsed(self.elapsed)));
+        if let Some((folder, port)) = &self.socket {
+            text.push_str(&format!(
+                "\nconnect to it with: psql -h {} -p {port}",
+                folder.display()
+            ));
+        }
         text
     }
 }

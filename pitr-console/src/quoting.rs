@@ -9,7 +9,7 @@
 /// Left as it is where no character means anything to the shell, else in
 /// single quotes, inside which only the quote itself has to be written
 /// differently.
-pub(crate) fn shell_word(word: &[u8]) -> Vec<u8> {
+pub fn shell_word(word: &[u8]) -> Vec<u8> {
     let plain = |byte: &u8| {
         byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'-' | b':' | b'+')
     };
@@ -31,7 +31,7 @@ pub(crate) fn shell_word(word: &[u8]) -> Vec<u8> {
 /// Text that the server's placeholder expansion gives back unchanged.
 ///
 /// Source: `BuildRestoreCommand`, src/common/archive.c: `%%` is a percent sign.
-pub(crate) fn without_placeholders(text: &[u8]) -> Vec<u8> {
+pub fn without_placeholders(text: &[u8]) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(text.len());
     for &byte in text {
         if byte == b'%' {
@@ -47,7 +47,7 @@ pub(crate) fn without_placeholders(text: &[u8]) -> Vec<u8> {
 /// Source: `GUC_STRING` in src/backend/utils/misc/guc-file.l and
 /// `escape_single_quotes_ascii`, src/port/quotes.c: quotes and backslashes are
 /// doubled; a line break cannot stand in a value, but its escape can.
-pub(crate) fn setting_value(value: &[u8]) -> Vec<u8> {
+pub fn setting_value(value: &[u8]) -> Vec<u8> {
     let mut quoted = Vec::with_capacity(value.len() + 2);
     quoted.push(b'\'');
     for &byte in value {
