@@ -39,7 +39,7 @@ pub(crate) use report::report;
 const UNDEFINED_FILE: &str = "58P01";
 
 /// Largest manifest that is read back: that of ten million files fits.
-const MAX_MANIFEST_BYTES: usize = 2 << 30;
+pub(crate) const MAX_MANIFEST_BYTES: u64 = 2 << 30;
 
 pub(crate) fn backup(
     arguments: &BackupArguments,
@@ -216,7 +216,7 @@ fn receive(
             }
             BackupMember::Manifest(data) => {
                 use std::io::Read as _;
-                data.take(MAX_MANIFEST_BYTES as u64)
+                data.take(MAX_MANIFEST_BYTES)
                     .read_to_end(&mut manifest)
                     .map_err(|error| {
                         Failure::new("could not read the manifest from the server")

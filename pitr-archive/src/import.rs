@@ -27,11 +27,16 @@ use pitr_store::backup::{
 };
 
 use crate::arguments::ImportArguments;
-use crate::backup::{backup_options, checksum_algorithm, clean_abandoned, report, source_of};
+use crate::backup::{
+    MAX_MANIFEST_BYTES, backup_options, checksum_algorithm, clean_abandoned, report, source_of,
+};
 use crate::{manifest_proof, needed_wal, repository};
 use brought_wal::{BroughtWal, Head};
 use checked::{Checklist, Hashing};
 use source::{Source, SourceError};
+
+/// Largest `backup_label` or `PG_VERSION` that is read.
+const MAX_SMALL_BYTES: u64 = 1 << 20;
 
 pub(crate) fn import(
     arguments: &ImportArguments,
@@ -80,7 +85,7 @@ fn source_failure(error: &SourceError) -> Failure {
 
 fn read_manifest(folder: &Path) -> Result<(Vec<u8>, BackupManifest), Failure> {
     let path = folder.join("backup_manifest");
-    let bytes = match std::fs::read(&path) {
+    let bytes = match read_file(&path, MAX_MANIFEST_BYTES) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(source_failure(&SourceError::NoManifest {
@@ -93,6 +98,27 @@ fn read_manifest(folder: &Path) -> Result<(Vec<u8>, BackupManifest), Failure> {
     };
     let manifest = manifest_proof::read(&bytes, &format!("\"{}\"", folder.display()))?;
     Ok((bytes, manifest))
+}
+
+/// Reads a regular file that may be anything: a backup comes from elsewhere.
+fn read_file(path: &Path, max_bytes: u64) -> std::io::Result<Vec<u8>> {
+    use std::io::{Error, ErrorKind};
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            "it is not a regular file",
+        ));
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(Error::new(
+            ErrorKind::InvalidData,
+            format!("it is larger than {max_bytes} bytes"),
+        ));
+    }
+    Ok(bytes)
 }
 
 /// When the backup was finished: the manifest is the last file that
@@ -123,7 +149,7 @@ impl Identity {
                 let control = DataDirectory::new(root)
                     .control_file()
                     .map_err(|error| Failure::from_error(&error).with_hint_of(error.hint()))?;
-                let optional = |name: &str| std::fs::read(root.join(name)).ok();
+                let optional = |name: &str| read_file(&root.join(name), MAX_SMALL_BYTES).ok();
                 (
                     control,
                     optional("backup_label"),

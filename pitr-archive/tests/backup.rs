@@ -514,7 +514,7 @@ fn a_backup_that_is_not_what_its_manifest_says_is_refused() {
         .output()
         .unwrap();
     assert!(taken.status.success(), "{}", text(&taken));
-    let damages: [(&str, &str, &str); 11] = [
+    let damages: [(&str, &str, &str); 12] = [
         (
             "an emptied segment",
             ": > $(ls pg_wal/0*[0-9A-F] | head -1)",
@@ -546,6 +546,11 @@ fn a_backup_that_is_not_what_its_manifest_says_is_refused() {
             "a changed manifest",
             "sed -i s/Size/size/ backup_manifest",
             "manifest",
+        ),
+        (
+            "an endless manifest",
+            "ln -sf /dev/zero backup_manifest",
+            "backup_manifest",
         ),
         ("no manifest", "rm backup_manifest", "backup_manifest"),
         ("no label", "rm backup_label", "backup_label"),

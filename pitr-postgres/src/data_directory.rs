@@ -1,7 +1,7 @@
 //! A server's data directory, as far as it must be read from outside.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -115,11 +115,10 @@ impl DataDirectory {
         let path = self.join("global/pg_control");
         let mut tries = 1;
         loop {
-            let bytes =
-                std::fs::read(&path).map_err(|source| ReadControlFileError::Unreadable {
-                    path: path.clone(),
-                    source,
-                })?;
+            let bytes = read_beginning(&path).map_err(|source| {
+                let path = path.clone();
+                ReadControlFileError::Unreadable { path, source }
+            })?;
             match ControlFile::parse(&bytes) {
                 Ok(control) => return Ok(control),
                 Err(_) if tries < CONTROL_FILE_TRIES => {
@@ -130,6 +129,22 @@ impl DataDirectory {
             }
         }
     }
+}
+
+/// As much of a regular file as a control file has.
+fn read_beginning(path: &Path) -> io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        ));
+    }
+    let mut bytes = Vec::with_capacity(ControlFile::FILE_LEN);
+    let limit = u64::try_from(ControlFile::FILE_LEN).unwrap_or(u64::MAX);
+    std::fs::File::open(path)?
+        .take(limit)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -146,6 +161,22 @@ mod tests {
         assert_eq!(above("./pg_wal/X").as_deref(), Some("."));
         assert_eq!(above("/tmp/X"), None);
         assert_eq!(above("X"), None);
+    }
+
+    #[test]
+    fn an_endless_control_file_is_not_read_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("global")).unwrap();
+        let path = dir.path().join("global/pg_control");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(1 << 40).unwrap();
+        let data = DataDirectory::new(dir.path());
+        let error = data.control_file().unwrap_err();
+        assert!(matches!(error, ReadControlFileError::Invalid { .. }));
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        let error = data.control_file().unwrap_err();
+        assert!(matches!(error, ReadControlFileError::Unreadable { .. }));
     }
 
     #[test]
