@@ -191,7 +191,7 @@ impl<R: Read> TarReader<R> {
         let Some((path, size)) = self.current.take() else {
             return Ok(());
         };
-        let mut left = self.remaining + padding(size) as u64;
+        let mut left = self.remaining.saturating_add(padding(size) as u64);
         let mut scratch = [0; 8 * BLOCK_BYTES];
         while left > 0 {
             let wanted =
@@ -199,11 +199,11 @@ impl<R: Read> TarReader<R> {
             let found = self.fill(&mut scratch[..wanted])?;
             left -= found as u64;
             if found < wanted {
-                let expected = size + padding(size) as u64;
+                let expected = size.saturating_add(padding(size) as u64);
                 return Err(TarError::TruncatedMember {
                     path: path.to_string(),
                     expected,
-                    found: expected - left,
+                    found: expected.saturating_sub(left),
                 });
             }
         }

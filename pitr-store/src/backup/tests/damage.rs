@@ -451,6 +451,23 @@ fn walk(tar: &[u8], end_blocks: EndBlocks) {
     assert!(bytes <= tar.len() as u64);
 }
 
+#[test]
+fn a_member_larger_than_any_archive_is_a_truncated_one() {
+    for size in [u64::MAX, u64::MAX - 511, 1 << 63] {
+        let mut tar = header("a", tar::EntryType::Regular, size)
+            .as_bytes()
+            .to_vec();
+        tar.extend_from_slice(&[7; 700]);
+        let mut reader = TarReader::new(tar.as_slice(), Archive::Base, EndBlocks::Optional);
+        assert_eq!(reader.next_member().unwrap().unwrap().size, size);
+        let error = reader.next_member().unwrap_err();
+        assert!(
+            matches!(error, TarError::TruncatedMember { found: 700, .. }),
+            "{error}"
+        );
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_the_tar_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
