@@ -77,7 +77,7 @@ pub(crate) struct RestoreArguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) to: Option<PathBuf>,
 
-    /// Recover to this time: ISO 8601, "YYYY-MM-DD HH:MM:SS[.ffffff][zone]" or "10 minutes ago"
+    /// Recover to this time: ISO 8601, "2026-11-20 14:30:00+01" or "10 minutes ago"
     #[arg(long, value_name = "TIME", requires = "to")]
     pub(crate) target_time: Option<String>,
 
