@@ -348,6 +348,29 @@ fn a_text_file_goes_to_the_cluster_of_its_data_directory() {
 }
 
 #[test]
+fn a_damaged_history_hides_nothing_else_from_the_list() {
+    let segment = Segment::real();
+    let path = segment.data_directory().join("pg_wal/00000002.history");
+    std::fs::write(&path, "1\t0/2000000\treason\n").unwrap();
+    let repo = Repo::init();
+    assert!(repo.push(segment.path(), segment.name()).status.success());
+    assert!(repo.push(&path, "00000002.history").status.success());
+    let stored = repo.files();
+    let stored = stored.iter().find(|f| f.ends_with(".history")).unwrap();
+    std::fs::write(repo.path().join(stored), "no history\n").unwrap();
+    for arguments in [&["list"][..], &["list", "--json"]] {
+        let output = repo.command().args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(shown.contains(segment.name()), "{shown}");
+        assert!(
+            shown.contains("is not the history of timeline 2"),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
 fn a_partial_segment_is_archived_beside_the_whole_one() {
     let segment = Segment::real();
     let partial = format!("{}.partial", segment.name());

@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use pitr_console::Failure;
 use pitr_core::{Lsn, PostgresMajor, SegmentName, SystemIdentifier, TimelineId, WalFileName};
 use pitr_core::{SegmentNumber, WalSegmentSize};
-use pitr_store::backup::{BackupCatalog, BackupInfo, BackupSource, Label};
+use pitr_store::backup::{BackupCatalog, BackupInfo, BackupReadError, BackupSource, Label};
 use pitr_store::wal::{TimelineContent, WalRange};
-use pitr_store::{Cluster, Repository};
+use pitr_store::{Cluster, FetchError, Repository};
 use serde::Serialize;
 
 /// A repository.
@@ -35,6 +35,8 @@ pub(super) struct TimelineReport {
     pub(super) timeline: TimelineId,
     /// Where it left its parent; `None` for timeline 1.
     pub(super) branch: Option<BranchReport>,
+    /// What is wrong with its history file, if anything is.
+    pub(super) history_error: Option<String>,
     pub(super) ranges: Vec<RangeReport>,
     pub(super) gaps: Vec<GapReport>,
     pub(super) partial: Vec<String>,
@@ -113,7 +115,12 @@ fn cluster(cluster: &Cluster) -> Result<ClusterReport, Failure> {
     let mut ranges: Vec<WalRange> = Vec::new();
     for id in archive.timelines()? {
         let content = archive.content(id)?;
-        let history = archive.history(id)?;
+        // one that is damaged must not hide the rest
+        let (history, history_error) = match archive.history(id) {
+            Ok(history) => (history, None),
+            Err(FetchError::Store(error)) => return Err(error.into()),
+            Err(error) => (None, Some(error.to_string())),
+        };
         let branch = history.as_ref().and_then(|history| {
             let last = history.entries().last()?;
             Some(BranchReport {
@@ -123,7 +130,7 @@ fn cluster(cluster: &Cluster) -> Result<ClusterReport, Failure> {
             })
         });
         ranges.extend(content.ranges());
-        timelines.push(timeline(&content, branch, size));
+        timelines.push(timeline(&content, branch, history_error, size));
     }
     let catalog = cluster.backups();
     let listing = catalog.list()?;
@@ -153,12 +160,14 @@ fn cluster(cluster: &Cluster) -> Result<ClusterReport, Failure> {
 fn timeline(
     content: &TimelineContent,
     branch: Option<BranchReport>,
+    history_error: Option<String>,
     size: WalSegmentSize,
 ) -> TimelineReport {
     let ranges = content.ranges();
     TimelineReport {
         timeline: content.timeline,
         branch,
+        history_error,
         gaps: WalRange::gaps(&ranges, size)
             .iter()
             .map(|gap| GapReport {
@@ -242,8 +251,12 @@ fn brings_wal(
     info: &BackupInfo,
     size: WalSegmentSize,
 ) -> Result<bool, Failure> {
-    let Some(reader) = catalog.open(info.label)? else {
-        return Ok(false);
+    let reader = match catalog.open(info.label) {
+        Ok(Some(reader)) => reader,
+        Ok(None) => return Ok(false),
+        // without its index nobody can tell: the restore says what is wrong
+        Err(BackupReadError::Document { .. }) => return Ok(false),
+        Err(error) => return Err(error.into()),
     };
     let (mut number, last) = needed(info, size);
     while number <= last {

@@ -91,6 +91,9 @@ fn render_timeline(out: &mut String, timeline: &TimelineReport) {
         );
     }
     let _ = writeln!(out, " ({} stored)", ByteCount(timeline.stored_bytes));
+    if let Some(error) = &timeline.history_error {
+        let _ = writeln!(out, "  ITS HISTORY IS DAMAGED: {error}");
+    }
     if !timeline.ranges.is_empty() {
         let mut table = table(&["first", "last", "from", "to", "segments", "stored"]);
         for range in timeline.ranges.iter().take(SHOWN) {
