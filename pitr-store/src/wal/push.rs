@@ -119,6 +119,14 @@ impl PushError {
         match self {
             Self::Identify(error) => error.hint(),
             Self::Store(error) => error.hint(),
+            Self::Conflict {
+                name: WalFileName::Partial(_),
+                stored,
+                ..
+            } => Some(format!(
+                "Servers that were promoted one after the other from the same timeline each leave such a file. Keep a copy of \"{}\", delete it from the repository, and the next try stores the other.",
+                stored.location
+            )),
             Self::Conflict { .. } => Some(
                 "Do two servers archive here, one of them a copy of the other? A copy needs archive_mode = off, or a repository of its own."
                     .to_owned(),

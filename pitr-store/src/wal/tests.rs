@@ -217,6 +217,23 @@ fn text_files_are_stored_as_they_are_and_once() {
 }
 
 #[test]
+fn another_servers_partial_segment_is_refused_with_the_way_out() {
+    let partial = format!("{SEGMENT}.partial");
+    let (_dir, wal) = archive();
+    push(&wal, &partial, &segment(SEGMENT, 1), Codec::default()).unwrap();
+    let other = segment(SEGMENT, 2);
+    let error = push(&wal, &partial, &other, Codec::default()).unwrap_err();
+    let PushError::Conflict { stored, .. } = &error else {
+        panic!("{error}")
+    };
+    let hint = error.hint().unwrap();
+    assert!(hint.contains(&stored.location), "{hint}");
+    // as it says
+    fs::remove_file(&stored.location).unwrap();
+    push(&wal, &partial, &other, Codec::default()).unwrap();
+}
+
+#[test]
 fn a_partial_segment_is_no_substitute_for_the_whole_one() {
     let partial = fixture("000000010000000000000009.partial.gz");
     let partial_name = "000000010000000000000009.partial";
