@@ -13,7 +13,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use pitr_core::{Lsn, PageHeader, Record, SegmentName, SegmentNumber, WalReader};
+use pitr_core::{Fork, Lsn, PageHeader, Record, SegmentName, SegmentNumber, WalReader};
 
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 20;
@@ -98,20 +98,21 @@ fn line(record: &Record<'_>, out: &mut impl Write) -> io::Result<()> {
         padded(record.lsn()),
         padded(header.prev),
     )?;
-    match &body {
-        Ok(body) => {
-            for block in body.blocks() {
-                write!(out, ", blkref #{}: rel {}", block.id, block.relation)?;
-                if block.fork != pitr_core::Fork::Main {
-                    write!(out, " fork {}", block.fork)?;
-                }
-                write!(out, " blk {}", block.block)?;
-                if block.image.is_some() {
-                    write!(out, " FPW")?;
-                }
+    match record.contents() {
+        Ok(contents) => write!(out, "{contents}")?,
+        Err(error) => write!(out, "({error})")?,
+    }
+    if let Ok(body) = &body {
+        for block in body.blocks() {
+            write!(out, ", blkref #{}: rel {}", block.id, block.relation)?;
+            if block.fork != Fork::Main {
+                write!(out, " fork {}", block.fork)?;
+            }
+            write!(out, " blk {}", block.block)?;
+            if block.image.is_some() {
+                write!(out, " FPW")?;
             }
         }
-        Err(error) => write!(out, "({error})")?,
     }
     writeln!(out)
 }

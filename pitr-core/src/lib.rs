@@ -8,7 +8,7 @@
 //! |---|---|
 //! | positions and names | [`Lsn`], [`TimelineId`], [`WalSegmentSize`], [`SegmentNumber`], [`SegmentName`], [`WalFileName`] |
 //! | the cluster | [`SystemIdentifier`], [`PostgresMajor`], [`ControlFile`], [`RequiredSettings`] |
-//! | the log | [`WalReader`], [`Record`], [`RecordBody`], [`WalDamage`], [`PageHeader`] |
+//! | the log | [`WalReader`], [`Record`], [`RecordContents`], [`WalDamage`], [`PageHeader`] |
 //! | timelines | [`TimelineHistory`], [`TimelinePath`], [`SegmentPlacement`] |
 //! | base backups | [`BackupLabel`], [`TablespaceMap`], [`BackupManifest`] |
 //! | recovery | [`RecoveryTarget`], [`RecoveryTargetTimeline`], [`TargetAction`], [`Timestamp`], [`TransactionId`] |
@@ -86,9 +86,23 @@ pub use wal::record::Record;
 pub use wal::record::block_image::{BlockImage, ImageCompression};
 pub use wal::record::block_reference::BlockReference;
 pub use wal::record::body::{Blocks, RecordBody, RecordBodyError};
+pub use wal::record::contents::{RecordContents, RecordContentsError, RowChange, RowChangeKind};
 pub use wal::record::header::{RecordHeader, RecordHeaderError};
+pub use wal::record::packed_list::PackedList;
 pub use wal::record::relation_file::{Fork, RelationFile};
 pub use wal::record::resource_manager::ResourceManager;
+pub use wal::rmgr::database::DatabaseRecord;
+pub use wal::rmgr::heap::{HeapRecord, HeapTuple, RowPlace};
+pub use wal::rmgr::heap2::{Heap2Record, MultiInsert};
+pub use wal::rmgr::invalidation::Invalidation;
+pub use wal::rmgr::logical_message::LogicalMessage;
+pub use wal::rmgr::prepare::PreparedTransaction;
+pub use wal::rmgr::relmap::{RelationMapping, RelmapUpdate};
+pub use wal::rmgr::standby::{RunningXacts, StandbyLock, StandbyRecord};
+pub use wal::rmgr::storage::StorageRecord;
+pub use wal::rmgr::tablespace::TablespaceRecord;
+pub use wal::rmgr::xact::{DroppedStats, TransactionEnd, TransactionOrigin, XactRecord};
+pub use wal::rmgr::xlog::{EndOfRecovery, ParameterChange, XlogRecord};
 pub use wal::segment_name::SegmentName;
 pub use wal::segment_number::SegmentNumber;
 pub use wal::segment_size::{WalSegmentSize, WalSegmentSizeError};

@@ -43,19 +43,24 @@ const ALIGNMENT: u64 = 8;
 /// next page on which a record's beginning can be found.
 ///
 /// ```
-/// use pitr_core::{SegmentNumber, WalReader, WalSegmentSize};
+/// use pitr_core::{RecordContents, SegmentName, WalReader, WalSegmentSize};
 ///
-/// fn list(segment: &[u8], number: SegmentNumber) {
-///     let mut reader = WalReader::new(number, WalSegmentSize::DEFAULT);
+/// /// The commits of a segment: where, when, by which transaction.
+/// fn commits(name: &SegmentName, segment: &[u8]) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+///     let size = WalSegmentSize::new(segment.len() as u64)?;
+///     let mut reader = WalReader::new(name.number(size)?, size);
+///     let mut commits = Vec::new();
 ///     let mut records = reader.feed(segment);
 ///     while let Some(record) = records.next_record() {
-///         match record {
-///             Ok(record) => println!("{} {}", record.lsn(), record.header().resource_manager),
-///             Err(damage) => eprintln!("damaged {damage}"),
+///         let record = record?; // damage
+///         if let RecordContents::Transaction(xact) = record.contents()?
+///             && let Some(commit) = xact.commit()
+///         {
+///             commits.push(format!("{} {} {}", record.lsn(), commit.time, commit.xid));
 ///         }
 ///     }
+///     Ok(commits)
 /// }
-/// # list(&[], SegmentNumber::new(1));
 /// ```
 ///
 /// # Memory

@@ -3,7 +3,9 @@
 pub(crate) mod block_image;
 pub(crate) mod block_reference;
 pub(crate) mod body;
+pub(crate) mod contents;
 pub(crate) mod header;
+pub(crate) mod packed_list;
 pub(crate) mod relation_file;
 pub(crate) mod resource_manager;
 
@@ -11,6 +13,7 @@ use crate::lsn::Lsn;
 use crate::postgres_major::PostgresMajor;
 use crate::timeline::id::TimelineId;
 use crate::wal::record::body::{RecordBody, RecordBodyError};
+use crate::wal::record::contents::{RecordContents, RecordContentsError};
 use crate::wal::record::header::RecordHeader;
 
 /// A record whose CRC has been proven, as [`WalReader`](crate::WalReader) hands it out.
@@ -81,5 +84,15 @@ impl<'a> Record<'a> {
         })?;
         let body = bytes.get(RecordHeader::LEN..).unwrap_or(&[]);
         RecordBody::parse(body, self.major)
+    }
+
+    /// What the record says.
+    ///
+    /// # Errors
+    /// Those of [`Record::body`], and [`RecordContentsError::Malformed`]. In a
+    /// record whose CRC is right neither happens but by a defect of the
+    /// server, or of this crate.
+    pub fn contents(&self) -> Result<RecordContents<'a>, RecordContentsError> {
+        RecordContents::parse(&self.header, &self.body()?, self.major)
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use nom::number::complete::le_u32;
 use nom::{IResult, Parser};
 
+use crate::wal::record::packed_list::PackedList;
+
 /// The files of one relation: tablespace, database and file number.
 ///
 /// Prints `tablespace/database/relation`, as `pg_waldump` does. The file
@@ -22,6 +24,22 @@ pub struct RelationFile {
 }
 
 impl RelationFile {
+    /// Bytes in a record.
+    pub(crate) const LEN: usize = 12;
+
+    /// A count, then so many.
+    pub(crate) fn counted(input: &[u8]) -> IResult<&[u8], PackedList<'_, RelationFile>> {
+        PackedList::counted(input, Self::LEN, Self::read)
+    }
+
+    pub(crate) fn list(input: &[u8], count: usize) -> IResult<&[u8], PackedList<'_, Self>> {
+        PackedList::take(input, count, Self::LEN, Self::read)
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        Some(Self::fields(bytes).ok()?.1)
+    }
+
     pub(crate) fn fields(input: &[u8]) -> IResult<&[u8], RelationFile> {
         let (input, (tablespace, database, relation)) = (le_u32, le_u32, le_u32).parse(input)?;
         Ok((
