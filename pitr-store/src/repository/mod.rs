@@ -325,7 +325,15 @@ impl Repository {
             owner,
             offered: identity.system_identifier,
         };
-        if let Some(other) = self.clusters()?.first() {
+        let mut known = self.clusters()?;
+        // Another process of the same cluster may have claimed it in between.
+        let ours = known
+            .iter()
+            .position(|cluster| cluster.identity().system_identifier == identity.system_identifier);
+        if let Some(ours) = ours {
+            return self.unchanged(known.swap_remove(ours), identity);
+        }
+        if let Some(other) = known.first() {
             return Err(owned_by(other.identity().system_identifier));
         }
         let key = document_key(CLAIM_DOCUMENT);

@@ -154,6 +154,69 @@ fn a_claim_cut_short_is_finished_by_its_cluster_alone() {
     repository.claim(&identity(1)).unwrap();
 }
 
+/// A store on which another process of cluster 1 claims the repository just
+/// before the root is listed.
+#[derive(Debug)]
+struct Overtaken(LocalStore);
+
+impl Store for Overtaken {
+    fn location(&self) -> String {
+        self.0.location()
+    }
+    fn establish(&self) -> Result<(), StoreError> {
+        self.0.establish()
+    }
+    fn create(
+        &self,
+        key: &ObjectKey,
+        rivals: &[ObjectKey],
+    ) -> Result<Box<dyn crate::ObjectWriter>, StoreError> {
+        self.0.create(key, rivals)
+    }
+    fn open(&self, key: &ObjectKey) -> Result<Box<dyn std::io::Read + Send>, StoreError> {
+        self.0.open(key)
+    }
+    fn read_range(
+        &self,
+        key: &ObjectKey,
+        range: std::ops::Range<u64>,
+    ) -> Result<Vec<u8>, StoreError> {
+        self.0.read_range(key, range)
+    }
+    fn stat(&self, key: &ObjectKey) -> Result<Option<crate::ObjectMeta>, StoreError> {
+        self.0.stat(key)
+    }
+    fn list(&self, folder: Option<&ObjectKey>) -> Result<Vec<crate::Entry>, StoreError> {
+        let other: Arc<dyn Store> = Arc::new(LocalStore::new(self.0.root()));
+        let other = Repository::open(other).unwrap();
+        other.claim(&identity(1)).unwrap();
+        self.0.list(folder)
+    }
+    fn make_durable(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.0.make_durable(key)
+    }
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.0.delete(key)
+    }
+    fn delete_folder(&self, folder: &ObjectKey) -> Result<(), StoreError> {
+        self.0.delete_folder(folder)
+    }
+    fn hold(&self, key: &ObjectKey) -> Result<Option<crate::Hold>, StoreError> {
+        self.0.hold(key)
+    }
+}
+
+#[test]
+fn a_claim_that_is_overtaken_by_its_own_cluster_succeeds() {
+    let (dir, _) = fresh();
+    let claim = |number| {
+        let store: Arc<dyn Store> = Arc::new(Overtaken(LocalStore::new(dir.path().join("repo"))));
+        Repository::open(store).unwrap().claim(&identity(number))
+    };
+    claim(1).unwrap();
+    assert!(matches!(claim(2), Err(ClaimError::OwnedByOther { .. })));
+}
+
 #[test]
 fn of_clusters_that_claim_at_once_one_wins() {
     for _ in 0..20 {
