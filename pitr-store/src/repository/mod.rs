@@ -203,8 +203,11 @@ impl Repository {
         }
         store.establish()?;
         let mut names: Vec<_> = store.list(None)?.into_iter().map(|e| e.name).collect();
-        // Another `init` may be as far as this one.
-        names.retain(|name| name != REPOSITORY_DOCUMENT);
+        // Another `init` may be ahead of this one, and the repository in use.
+        if names.iter().any(|name| name == REPOSITORY_DOCUMENT) {
+            store.make_durable(&document_key(REPOSITORY_DOCUMENT))?;
+            return Self::open(store).map(Initialized::Existing);
+        }
         if !names.is_empty() {
             names.truncate(NAMES_SHOWN);
             return Err(RepositoryError::NotEmpty {
