@@ -131,6 +131,10 @@ impl PushError {
                 "Do two servers archive here, one of them a copy of the other? A copy needs archive_mode = off, or a repository of its own."
                     .to_owned(),
             ),
+            Self::StoredUnreadable {
+                source: DecodeError::Setup { .. },
+                ..
+            } => Some("Is memory short? The stored copy may be whole: leave it.".to_owned()),
             Self::StoredUnreadable { location, .. } => Some(format!(
                 "Keep a copy of \"{location}\", delete it from the repository, and the next try stores the segment anew."
             )),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Barrier};
 use pitr_core::{TimelineId, WalFileNameError};
 
 use super::*;
-use crate::codec::{Codec, Encoding};
+use crate::codec::{Codec, DecodeError, Encoding};
 use crate::conformance::noise;
 use crate::local::LocalStore;
 use crate::made_wal::{SYSTEM_IDENTIFIER, made_cluster, made_segment};
@@ -453,6 +453,23 @@ fn a_segment_of_another_cluster_put_there_by_hand_is_not_served() {
             ..
         })
     ));
+}
+
+#[test]
+fn nobody_is_told_to_delete_a_copy_for_which_memory_was_short() {
+    let unreadable = |source| PushError::StoredUnreadable {
+        name: name(SEGMENT),
+        location: "/repo/object".to_owned(),
+        source,
+    };
+    let encoding = Encoding::Zstd;
+    let short = unreadable(DecodeError::Setup {
+        encoding,
+        source: std::io::ErrorKind::OutOfMemory.into(),
+    });
+    assert!(!short.hint().unwrap().contains("delete"));
+    let cut = unreadable(DecodeError::Truncated { encoding });
+    assert!(cut.hint().unwrap().contains("delete"));
 }
 
 #[test]
