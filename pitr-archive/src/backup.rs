@@ -60,7 +60,7 @@ pub(crate) fn backup(
     warn_of_what_will_fail(&facts, console);
 
     let catalog = cluster.backups();
-    clean_abandoned(&catalog, console)?;
+    clean_abandoned(&catalog, console);
     let mut writer = catalog.begin(
         Utc::now(),
         backup_options(arguments.threads.unwrap_or(settings.threads)),
@@ -119,9 +119,20 @@ fn warn_of_what_will_fail(facts: &Facts, console: Console) {
     }
 }
 
-/// Removes what killed backups left, and says so.
-pub(crate) fn clean_abandoned(catalog: &BackupCatalog, console: Console) -> Result<(), Failure> {
-    let cleaned = catalog.clean_abandoned()?;
+/// Removes what killed backups left, and says so. Where it cannot, a new backup
+/// is worth more than the room that they take.
+pub(crate) fn clean_abandoned(catalog: &BackupCatalog, console: Console) {
+    let cleaned = match catalog.clean_abandoned() {
+        Ok(cleaned) => cleaned,
+        Err(error) => {
+            let failure = Failure::from(error);
+            return console.warn(
+                "could not remove what is left of unfinished backups",
+                Some(failure.message()),
+                failure.hint(),
+            );
+        }
+    };
     for label in cleaned.removed {
         console.log(format!(
             "removed what was left of unfinished backup {label}"
@@ -130,7 +141,6 @@ pub(crate) fn clean_abandoned(catalog: &BackupCatalog, console: Console) -> Resu
     for label in cleaned.running {
         console.log(format!("backup {label} is being taken by another process"));
     }
-    Ok(())
 }
 
 pub(crate) fn backup_options(threads: usize) -> BackupOptions {

@@ -56,7 +56,7 @@ pub(crate) fn import(
 
     let cluster = repository.claim(&identity.cluster())?;
     let catalog = cluster.backups();
-    clean_abandoned(&catalog, console)?;
+    clean_abandoned(&catalog, console);
     let options = backup_options(arguments.threads.unwrap_or(settings.threads));
     let mut writer = catalog.begin(Utc::now(), options)?;
     let brought = store(&source, &manifest, identity.cluster(), &mut writer, console)?;

@@ -364,6 +364,30 @@ fn system_identifier(site: &Site) -> String {
 }
 
 #[test]
+fn debris_that_cannot_be_removed_stops_no_backup() {
+    let install = PostgresInstall::any().unwrap();
+    let site = Site::new().unwrap();
+    let cluster = archiving_cluster(&site, &install);
+    assert!(backup(&site, &cluster, &[]).status.success());
+    // an unfinished backup by somebody else
+    let backups = site.repo().join(system_identifier(&site)).join("backups");
+    let left = backups.join("20200101T000000Z");
+    std::fs::create_dir_all(left.join("deep/in")).unwrap();
+    let mut foreign = std::fs::metadata(&left).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut foreign, 0o555);
+    std::fs::set_permissions(&left, foreign).unwrap();
+    let output = backup(&site, &cluster, &[]);
+    let said = text(&output);
+    if !left.exists() {
+        eprintln!("SKIPPED: this user may remove everything");
+        return;
+    }
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("WARNING:  could not remove"), "{said}");
+    assert_eq!(labels(&site).len(), 2);
+}
+
+#[test]
 fn a_standby_can_be_backed_up_while_its_primary_archives() {
     let install = PostgresInstall::any().unwrap();
     let site = Site::new().unwrap();
