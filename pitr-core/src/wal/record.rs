@@ -72,6 +72,11 @@ impl<'a> Record<'a> {
         (self.bytes.len() == self.header.total_len as usize).then_some(self.bytes)
     }
 
+    /// What is held of the record, header included: all of it, or its beginning.
+    pub const fn held_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Blocks and data of the record.
     ///
     /// # Errors

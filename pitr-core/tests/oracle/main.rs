@@ -10,6 +10,7 @@
 
 mod compare;
 mod flips;
+mod recoveries;
 mod segments;
 mod waldump;
 mod workload;

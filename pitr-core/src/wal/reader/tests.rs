@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::test_log::{MAGIC_15, PAGE, SEGMENT, SYSTEM, TestLog};
 use super::*;
+use crate::wal::reader::damage::WalDamageKind;
 
 /// What came out of a reader, with nothing borrowed.
 #[derive(Debug, Clone, PartialEq)]
