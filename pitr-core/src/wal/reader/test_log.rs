@@ -64,6 +64,20 @@ impl TestLog {
         }
     }
 
+    /// Begins a page that goes on with a record of which `remaining` bytes are missing.
+    pub(crate) fn continue_page(&mut self, remaining: usize) {
+        self.page_header(1, remaining);
+    }
+
+    /// The same log without the bytes that it has so far.
+    pub(crate) fn forget(self) -> Self {
+        TestLog {
+            start: self.position(),
+            bytes: Vec::new(),
+            ..self
+        }
+    }
+
     /// Puts `bytes` on the pages from here on, as the rest of a record where a page begins.
     pub(crate) fn spread(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {

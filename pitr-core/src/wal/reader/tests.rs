@@ -391,6 +391,58 @@ fn a_record_too_long_to_hold_is_checked_all_the_same() {
 }
 
 #[test]
+fn the_longest_record_of_all_is_checked_in_little_memory() {
+    let body_len = RecordHeader::MAX_TOTAL_LEN as usize - RecordHeader::LEN;
+    let mut header = Vec::new();
+    header.extend(RecordHeader::MAX_TOTAL_LEN.to_le_bytes());
+    header.extend(700u32.to_le_bytes());
+    header.extend((4 * SEGMENT - 24).to_le_bytes());
+    header.extend([0, 15, 0, 0]);
+    let page = vec![0xA5; usize::try_from(PAGE).unwrap()];
+    let whole_pages =
+        (0..body_len / page.len()).fold(0, |crc, _| crc32c::crc32c_append(crc, &page));
+    let crc = crc32c::crc32c_append(whole_pages, &page[..body_len % page.len()]);
+    header.extend(crc32c::crc32c_append(crc, &header).to_le_bytes());
+
+    for changed in [false, true] {
+        let mut log = TestLog::new(4 * SEGMENT - 24);
+        let mut reader = reader().hold_at_most(1 << 20);
+        let mut found = Vec::new();
+        log.open_page(0);
+        log.bytes.extend(&header);
+        let mut missing = body_len;
+        while missing > 0 {
+            let room = usize::try_from(PAGE - log.position() % PAGE).unwrap();
+            let here = room.min(missing);
+            log.bytes.extend(&page[..here]);
+            missing -= here;
+            if changed && missing == 0 {
+                *log.bytes.last_mut().unwrap() ^= 1;
+            }
+            found.extend(read(&mut reader, &log.bytes));
+            assert!(reader.assembly.capacity() <= 1 << 20);
+            // a page at a time, none of them kept
+            log = log.forget();
+            if missing > 0 {
+                log.continue_page(missing);
+            }
+        }
+        assert_eq!(found.len(), 1);
+        match &found[0] {
+            Event::Record {
+                total_len, held, ..
+            } if !changed => {
+                assert_eq!((*total_len, held), (RecordHeader::MAX_TOTAL_LEN, &None));
+            }
+            Event::Damage(damage) if changed => {
+                assert!(matches!(damage.kind, WalDamageKind::Crc { .. }));
+            }
+            event => panic!("{event:?}"),
+        }
+    }
+}
+
+#[test]
 fn no_memory_is_taken_for_what_has_not_come() {
     let mut log = TestLog::new(4 * SEGMENT - 24);
     let (_, mut record) = log.record(15, 0, &[0; 100]);
