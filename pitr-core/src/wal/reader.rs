@@ -35,11 +35,12 @@ const ALIGNMENT: u64 = 8;
 ///
 /// It begins with the first byte of a segment and keeps its state across
 /// pages, segments and timelines, so that records may go on from one to the
-/// next; feed the segments of one path of timelines in order. Of each record
-/// the CRC, the link to the record before and every page header on its way
-/// are checked. Whatever is wrong comes out as [`WalDamage`], after which
-/// reading goes on: at the end of a record whose CRC is wrong, else at the
-/// next page on which a record's beginning can be found.
+/// next: feed the segments of one path of timelines in order, and begin
+/// another reader behind a gap. Of each record the CRC, the link to the
+/// record before and every page header on its way are checked. Whatever is
+/// wrong comes out as [`WalDamage`], after which reading goes on: at the end
+/// of a record whose CRC is wrong, else at the next page on which a record's
+/// beginning can be found.
 ///
 /// ```
 /// use pitr_core::{RecordContents, SegmentName, WalReader, WalSegmentSize};
@@ -60,6 +61,15 @@ const ALIGNMENT: u64 = 8;
 ///     }
 ///     Ok(commits)
 /// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let packed = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/v14/000000010000000000000004.gz"))?;
+/// # let mut segment = Vec::new();
+/// # std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed[..]), &mut segment)?;
+/// let found = commits(&"000000010000000000000004".parse()?, &segment)?;
+/// assert_eq!(found[0], "0/4022C10 2026-11-20 07:25:01.387416+00 740");
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// # Memory

@@ -24,6 +24,19 @@ impl WalDamage {
     pub fn good_until(&self) -> Lsn {
         self.record.unwrap_or(self.lsn)
     }
+
+    /// What the administrator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self.kind {
+            WalDamageKind::SystemIdentifier { .. } | WalDamageKind::SegmentSize { .. } => {
+                Some("Segments of two clusters have come together.".to_owned())
+            }
+            _ => Some(format!(
+                "Recovery from earlier backups may not get past {}: take a base backup.",
+                self.good_until()
+            )),
+        }
+    }
 }
 
 /// What is wrong with a place of the log.
@@ -154,4 +167,38 @@ pub enum WalDamageKind {
         /// What its bytes give.
         computed: u32,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_told_with_its_place_and_what_was_expected() {
+        let damage = WalDamage {
+            lsn: Lsn::new(0x400_0028),
+            record: None,
+            kind: WalDamageKind::PrevLink {
+                expected: Some(Lsn::new(0x300_0028)),
+                found: Lsn::new(7),
+            },
+        };
+        assert_eq!(
+            damage.to_string(),
+            "at 0/4000028: record points back to 0/7, expected 0/3000028"
+        );
+        let damage = WalDamage {
+            lsn: Lsn::new(0x400_2000),
+            record: Some(Lsn::new(0x400_1FF0)),
+            kind: RecordHeaderError::Length { found: 0 }.into(),
+        };
+        assert_eq!(
+            damage.to_string(),
+            "at 0/4002000: invalid record length: expected at least 24, found 0"
+        );
+        assert_eq!(
+            damage.hint().unwrap(),
+            "Recovery from earlier backups may not get past 0/4001FF0: take a base backup."
+        );
+    }
 }
