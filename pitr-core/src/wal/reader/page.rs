@@ -50,6 +50,8 @@ impl WalReader {
         if let Some(damage) = self.suspected_end.take() {
             return Step::Damage(damage);
         }
+        // an oddity alone costs no record
+        let record = record.filter(|_| broken.is_some());
         match broken.or(oddity) {
             Some(kind) => Step::Damage(WalDamage {
                 lsn: page,

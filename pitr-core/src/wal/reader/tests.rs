@@ -224,6 +224,11 @@ fn a_timeline_out_of_nowhere_and_one_that_goes_back_are_damage() {
     let events = read(&mut reader(), &log.bytes);
     let timeline = |number| TimelineId::new(number).unwrap();
     let kinds: Vec<_> = damages(&events).iter().map(|d| d.kind.clone()).collect();
+    assert!(
+        damages(&events)
+            .iter()
+            .all(|damage| damage.record.is_none())
+    );
     assert_eq!(
         kinds,
         [
