@@ -106,3 +106,9 @@ pub use wal::rmgr::xlog::{EndOfRecovery, ParameterChange, XlogRecord};
 pub use wal::segment_name::SegmentName;
 pub use wal::segment_number::SegmentNumber;
 pub use wal::segment_size::{WalSegmentSize, WalSegmentSizeError};
+pub use wal::summary::builder::SegmentSummaryBuilder;
+pub use wal::summary::{
+    CheckpointSeen, ContinuedRecord, DamageSeen, DatabaseSeen, Moment, ParameterChangeSeen,
+    RestorePointSeen, SUMMARY_LIST_LIMIT, SegmentSummary, StorageDropSeen, TimelineSwitchSeen,
+    UnfinishedInSegment,
+};

@@ -9,3 +9,4 @@ pub(crate) mod rmgr;
 pub(crate) mod segment_name;
 pub(crate) mod segment_number;
 pub(crate) mod segment_size;
+pub(crate) mod summary;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use nom::number::complete::le_u32;
 use nom::{IResult, Parser};
+use serde::{Deserialize, Serialize};
 
 use crate::wal::record::packed_list::PackedList;
 
@@ -13,7 +14,7 @@ use crate::wal::record::packed_list::PackedList;
 /// number is the relation's OID only until the relation is rewritten.
 ///
 /// Source: `RelFileLocator`, src/include/storage/relfilelocator.h (up to 15 `RelFileNode`, relfilenode.h).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RelationFile {
     /// OID of the tablespace: 1663 is `pg_default`, 1664 `pg_global`.
     pub tablespace: u32,

@@ -1,0 +1,323 @@
+//! Sums up a segment while its bytes pass.
+
+use crate::lsn::Lsn;
+use crate::timestamp::Timestamp;
+use crate::wal::file_name::{WalFileName, WalFileNameError};
+use crate::wal::reader::WalReader;
+use crate::wal::reader::damage::WalDamage;
+use crate::wal::record::Record;
+use crate::wal::record::contents::RecordContents;
+use crate::wal::record::resource_manager::ResourceManager;
+use crate::wal::rmgr::database::DatabaseRecord;
+use crate::wal::rmgr::xact::{TransactionEnd, XactRecord};
+use crate::wal::rmgr::xlog::XlogRecord;
+use crate::wal::segment_name::SegmentName;
+use crate::wal::segment_size::WalSegmentSize;
+use crate::wal::summary::{
+    CheckpointSeen, ContinuedRecord, DamageSeen, DatabaseSeen, Moment, ParameterChangeSeen,
+    RestorePointSeen, SUMMARY_LIST_LIMIT, SegmentSummary, StorageDropSeen, TimelineSwitchSeen,
+    UnfinishedInSegment,
+};
+
+/// Reads a segment, in chunks of any size, and sums up what is in it.
+///
+/// Every record that is complete in the segment is decoded, and its CRC
+/// checked. What continues a record of an earlier segment cannot be checked
+/// without it.
+///
+/// ```
+/// use pitr_core::{SegmentSummaryBuilder, WalSegmentSize};
+///
+/// fn commits(name: &str, segment: &[u8]) -> Result<u64, Box<dyn std::error::Error>> {
+///     let mut builder = SegmentSummaryBuilder::new(name.parse()?, WalSegmentSize::DEFAULT)?;
+///     for chunk in segment.chunks(1 << 18) {
+///         builder.feed(chunk);
+///     }
+///     Ok(builder.finish().commits)
+/// }
+/// ```
+#[derive(Debug)]
+pub struct SegmentSummaryBuilder {
+    reader: WalReader,
+    summary: SegmentSummary,
+}
+
+impl SegmentSummaryBuilder {
+    /// Begins the summary of a whole segment.
+    ///
+    /// # Errors
+    /// If no cluster with this segment size has such a segment.
+    pub fn new(segment: SegmentName, size: WalSegmentSize) -> Result<Self, WalFileNameError> {
+        Ok(Self {
+            reader: WalReader::new(segment.number(size)?, size),
+            summary: empty(WalFileName::Segment(segment), segment.timeline()),
+        })
+    }
+
+    /// Begins the summary of a `.partial`: the log may end anywhere in it.
+    ///
+    /// # Errors
+    /// As [`SegmentSummaryBuilder::new`].
+    pub fn of_partial(
+        segment: SegmentName,
+        size: WalSegmentSize,
+    ) -> Result<Self, WalFileNameError> {
+        Ok(Self {
+            reader: WalReader::new(segment.number(size)?, size).may_end(),
+            summary: empty(WalFileName::Partial(segment), segment.timeline()),
+        })
+    }
+
+    /// Reads on.
+    pub fn feed(&mut self, chunk: &[u8]) {
+        let summary = &mut self.summary;
+        summary.bytes += chunk.len() as u64;
+        summary.crc32c = crc32c::crc32c_append(summary.crc32c, chunk);
+        let mut records = self.reader.feed(chunk);
+        while let Some(record) = records.next_record() {
+            match record {
+                Ok(record) => summary.count(&record),
+                Err(damage) => summary.note_damage(&damage),
+            }
+        }
+    }
+
+    /// The summary of what was fed.
+    #[must_use]
+    pub fn finish(mut self) -> SegmentSummary {
+        let summary = &mut self.summary;
+        summary.system_identifier = self.reader.system_identifier();
+        summary.postgres_major = self.reader.major();
+        summary.timeline = self.reader.timeline();
+        summary.unfinished = self.reader.unfinished().map(|record| UnfinishedInSegment {
+            record: record.lsn,
+            missing_bytes: record.remaining,
+        });
+        if let Some(lsn) = summary.unfinished.and_then(|unfinished| unfinished.record) {
+            summary.first_record.get_or_insert(lsn);
+            summary.last_record = Some(lsn);
+        }
+        if let Some(leading) = self.reader.leading().filter(|leading| leading.len > 0) {
+            let known = leading.record;
+            let record = known.or(summary.continues.and_then(|continued| continued.record));
+            summary.continues = Some(ContinuedRecord {
+                bytes: leading.len,
+                record,
+            });
+        } else {
+            summary.continues = None;
+        }
+        self.summary
+    }
+}
+
+fn empty(segment: WalFileName, timeline: crate::timeline::id::TimelineId) -> SegmentSummary {
+    SegmentSummary {
+        format: SegmentSummary::FORMAT,
+        segment,
+        system_identifier: None,
+        postgres_major: None,
+        bytes: 0,
+        crc32c: 0,
+        timeline,
+        first_record: None,
+        last_record: None,
+        continues: None,
+        unfinished: None,
+        records: 0,
+        commits: 0,
+        aborts: 0,
+        earliest_commit: None,
+        latest_commit: None,
+        latest_end: None,
+        restore_points: Vec::new(),
+        checkpoints: Vec::new(),
+        timeline_switches: Vec::new(),
+        parameter_changes: Vec::new(),
+        storage_drops: Vec::new(),
+        databases: Vec::new(),
+        damage: Vec::new(),
+        capped: Vec::new(),
+    }
+}
+
+impl SegmentSummary {
+    fn count(&mut self, record: &Record<'_>) {
+        let header = record.header();
+        self.records += 1;
+        self.last_record = Some(record.lsn());
+        if self.first_record.is_none() {
+            self.first_record = Some(record.lsn());
+            // the record before the first one is what the segment begins in the middle of
+            self.continues = Some(ContinuedRecord {
+                bytes: 0,
+                record: (header.prev != Lsn::INVALID).then_some(header.prev),
+            });
+        }
+        // most records are of other resource managers and are not looked into
+        if !matches!(
+            header.resource_manager,
+            ResourceManager::XLOG | ResourceManager::TRANSACTION | ResourceManager::DATABASE
+        ) {
+            return;
+        }
+        let contents = record
+            .body()
+            .ok()
+            .and_then(|body| RecordContents::parse(header, &body, record.major()).ok());
+        match contents {
+            Some(RecordContents::Xlog(contents)) => self.note_xlog(record.lsn(), &contents),
+            Some(RecordContents::Transaction(contents)) => {
+                self.note_transaction(record.lsn(), &contents);
+            }
+            Some(RecordContents::Database(contents)) => {
+                self.note_database(record.lsn(), &contents);
+            }
+            _ => {}
+        }
+    }
+
+    fn note_xlog(&mut self, lsn: Lsn, contents: &XlogRecord<'_>) {
+        match contents {
+            XlogRecord::CheckpointShutdown(checkpoint)
+            | XlogRecord::CheckpointOnline(checkpoint) => {
+                let shutdown = matches!(contents, XlogRecord::CheckpointShutdown(_));
+                let seen = CheckpointSeen {
+                    lsn,
+                    redo: checkpoint.redo,
+                    shutdown,
+                    time: checkpoint.time,
+                };
+                push(&mut self.checkpoints, seen, "checkpoints", &mut self.capped);
+                if shutdown && checkpoint.timeline != checkpoint.previous_timeline {
+                    self.note_switch(TimelineSwitchSeen {
+                        lsn,
+                        timeline: checkpoint.timeline,
+                        previous_timeline: checkpoint.previous_timeline,
+                    });
+                }
+            }
+            XlogRecord::EndOfRecovery(end) => self.note_switch(TimelineSwitchSeen {
+                lsn,
+                timeline: end.timeline,
+                previous_timeline: end.previous_timeline,
+            }),
+            XlogRecord::RestorePoint { time, name } => {
+                let seen = RestorePointSeen {
+                    lsn,
+                    time: *time,
+                    name: String::from_utf8_lossy(name).into_owned(),
+                };
+                push(
+                    &mut self.restore_points,
+                    seen,
+                    "restore_points",
+                    &mut self.capped,
+                );
+            }
+            XlogRecord::ParameterChange(change) => {
+                let seen = ParameterChangeSeen {
+                    lsn,
+                    settings: change.required_settings,
+                };
+                push(
+                    &mut self.parameter_changes,
+                    seen,
+                    "parameter_changes",
+                    &mut self.capped,
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn note_switch(&mut self, seen: TimelineSwitchSeen) {
+        push(
+            &mut self.timeline_switches,
+            seen,
+            "timeline_switches",
+            &mut self.capped,
+        );
+    }
+
+    fn note_transaction(&mut self, lsn: Lsn, contents: &XactRecord<'_>) {
+        match contents {
+            XactRecord::Commit(end) | XactRecord::CommitPrepared(end) => {
+                self.commits += 1;
+                self.note_commit(lsn, end);
+            }
+            XactRecord::Abort(end) | XactRecord::AbortPrepared(end) => {
+                self.aborts += 1;
+                self.note_end(lsn, end.time);
+            }
+            _ => {}
+        }
+    }
+
+    fn note_commit(&mut self, lsn: Lsn, end: &TransactionEnd<'_>) {
+        let now = Moment {
+            time: end.time,
+            lsn,
+        };
+        if self.earliest_commit.is_none_or(|at| end.time < at.time) {
+            self.earliest_commit = Some(now);
+        }
+        if self.latest_commit.is_none_or(|at| end.time > at.time) {
+            self.latest_commit = Some(now);
+        }
+        self.note_end(lsn, end.time);
+        if let Some(first) = end.dropped_files.iter().next() {
+            let seen = StorageDropSeen {
+                lsn,
+                xid: end.xid,
+                time: end.time,
+                files: end.dropped_files.len() as u64,
+                first: Some(first),
+            };
+            push(
+                &mut self.storage_drops,
+                seen,
+                "storage_drops",
+                &mut self.capped,
+            );
+        }
+    }
+
+    fn note_end(&mut self, lsn: Lsn, time: Timestamp) {
+        if self.latest_end.is_none_or(|at| time > at.time) {
+            self.latest_end = Some(Moment { time, lsn });
+        }
+    }
+
+    fn note_database(&mut self, lsn: Lsn, contents: &DatabaseRecord<'_>) {
+        let (database, dropped) = match contents {
+            DatabaseRecord::CreateFileCopy { database, .. }
+            | DatabaseRecord::CreateWalLog { database, .. } => (*database, false),
+            DatabaseRecord::Drop { database, .. } => (*database, true),
+        };
+        let seen = DatabaseSeen {
+            lsn,
+            database,
+            dropped,
+        };
+        push(&mut self.databases, seen, "databases", &mut self.capped);
+    }
+
+    fn note_damage(&mut self, damage: &WalDamage) {
+        let seen = DamageSeen {
+            lsn: damage.lsn,
+            record: damage.record,
+            what: damage.kind.to_string(),
+        };
+        push(&mut self.damage, seen, "damage", &mut self.capped);
+    }
+}
+
+/// Adds to a list as long as there is room, and notes that there was none.
+fn push<T>(list: &mut Vec<T>, entry: T, name: &str, capped: &mut Vec<String>) {
+    if list.len() < SUMMARY_LIST_LIMIT {
+        list.push(entry);
+    } else if !capped.iter().any(|known| known == name) {
+        capped.push(name.to_owned());
+    }
+}
