@@ -72,13 +72,14 @@ fn processes_that_push_the_same_bytes_all_succeed() {
         let archivers: Vec<_> = (0..4)
             .map(|n| {
                 child::push(&[], &repository, round, CODECS[n % 3])
-                    .stdout(Stdio::null())
+                    .stdout(Stdio::piped())
                     .spawn()
                     .unwrap()
             })
             .collect();
-        for mut archiver in archivers {
-            assert_eq!(archiver.wait().unwrap().code(), Some(DONE));
+        for archiver in archivers {
+            let output = archiver.wait_with_output().unwrap();
+            assert_eq!(output.status.code(), Some(DONE), "{}", child::text(&output));
         }
         let wal = child::wal(&repository);
         assert_eq!(fetched(&wal), made_segment(SEGMENT, round));
