@@ -133,6 +133,10 @@ pub(crate) struct ListArguments {
     #[arg(long, value_name = "NUMBER")]
     pub(crate) system_identifier: Option<String>,
 
+    /// Show segments that were archived with damaged records, by their summaries
+    #[arg(long)]
+    pub(crate) damaged: bool,
+
     /// Report in JSON
     #[arg(long)]
     pub(crate) json: bool,

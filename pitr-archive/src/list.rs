@@ -1,5 +1,6 @@
 //! `pitr-archive list`: what a repository holds.
 
+mod damage;
 mod report;
 mod text;
 
@@ -21,15 +22,27 @@ pub(crate) fn list(
         }
         None => repository.clusters()?,
     };
+    if arguments.damaged {
+        let report = damage::gather(&clusters)?;
+        return print(arguments, &report, || report.text(), console);
+    }
     let report = report::gather(&repository, &clusters)?;
+    print(arguments, &report, || text::render(&report), console)
+}
+
+fn print(
+    arguments: &ListArguments,
+    report: &impl serde::Serialize,
+    text: impl FnOnce() -> String,
+    console: Console,
+) -> Result<(), Failure> {
+    let unwritten = |reason: String| Failure::new("could not write the result").with_detail(reason);
     let output = if arguments.json {
-        serde_json::to_string_pretty(&report).map_err(|error| {
-            Failure::new("could not write the result").with_detail(error.to_string())
-        })?
+        serde_json::to_string_pretty(report).map_err(|error| unwritten(error.to_string()))?
     } else {
-        text::render(&report)
+        text()
     };
     console
         .result(output)
-        .map_err(|error| Failure::new("could not write the result").with_detail(error.to_string()))
+        .map_err(|error| unwritten(error.to_string()))
 }

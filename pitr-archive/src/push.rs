@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use pitr_console::{Console, Failure, Settings};
-use pitr_core::WalFileName;
+use pitr_core::{SegmentSummary, WalFileName};
 use pitr_postgres::DataDirectory;
 use pitr_store::wal::{Pushed, WalFile, WalSource, identify};
 use pitr_store::{Cluster, ClusterIdentity, Repository};
@@ -41,12 +41,39 @@ pub(crate) fn push(
         }
     };
     match cluster.wal().push(&name, &mut source, codec)? {
-        Pushed::Stored(_) => {}
+        Pushed::Stored { summary, .. } => {
+            if let Some(summary) = summary.filter(|summary| summary.is_damaged()) {
+                warn_of_damage(&name, &summary, console);
+            }
+        }
         Pushed::AlreadyPresent(_) => console.log(format!(
             "\"{name}\" is in the repository already, with the same content"
         )),
     }
     Ok(())
+}
+
+/// The segment is stored all the same: the server has no better copy, and
+/// waiting would only fill its disk.
+fn warn_of_damage(name: &WalFileName, summary: &SegmentSummary, console: Console) {
+    let Some(first) = summary.damage.first() else {
+        return;
+    };
+    let more = match summary.damage.len() {
+        1 => String::new(),
+        count => format!(" There are {count} places in all."),
+    };
+    console.warn(
+        format!("\"{name}\" is damaged at {}: {}", first.lsn, first.what),
+        Some(&format!(
+            "It was read twice, and was archived as it is. Recovery will end at {}.{more}",
+            first.record.unwrap_or(first.lsn)
+        )),
+        Some(
+            "Take a base backup now: \"pitr-archive backup\". No recovery from an older one can get \
+             past this place. Then check the memory and the disk of the server.",
+        ),
+    );
 }
 
 fn wal_file_name(name: &str) -> Result<WalFileName, Failure> {

@@ -47,7 +47,7 @@ fn push(cluster: &Cluster, name: &str, bytes: Vec<u8>, codec: Codec) -> PathBuf 
             codec,
         )
         .unwrap();
-    assert!(matches!(pushed, Pushed::Stored(_)));
+    assert!(matches!(pushed, Pushed::Stored { .. }));
     pushed.object().location.clone().into()
 }
 

@@ -6,7 +6,10 @@ mod fetch;
 mod identify;
 mod layout;
 mod push;
+mod scan;
 mod source;
+mod summary;
+mod summary_frame;
 #[cfg(test)]
 mod tests;
 mod text_file;
@@ -25,6 +28,8 @@ pub use fetch::{FetchError, Fetched};
 pub use identify::{IdentifyError, SegmentIdentity, identify};
 pub use push::{PushError, Pushed};
 pub use source::{WalBytes, WalFile, WalSource};
+pub use summary::SummaryError;
+pub use summary_frame::SummaryFrameError;
 pub use text_file::{MAX_TEXT_FILE_BYTES, TextFileError, check_text_file};
 
 /// The stored log of one cluster: [`push`](Self::push), [`locate`](Self::locate),

@@ -1,22 +1,25 @@
 //! Storing one file of the log, durably and once.
 
-use std::io;
+use std::io::{self, Write as _};
 
-use pitr_core::{Lsn, WalFileName};
+use pitr_core::{Lsn, SegmentSummary, WalFileName};
 
 use super::compare::{Comparison, Origin, to_u64};
 use super::identify::{IdentifyError, identify};
-use super::layout;
+use super::scan::Scan;
 use super::source::{WalSource, read_full};
 use super::text_file::{MAX_TEXT_FILE_BYTES, TextFileError, check_text_file};
-use super::{StoredObject, WalArchive};
-use crate::codec::{Codec, DecodeError, EncodeError, Encoder};
+use super::{StoredObject, WalArchive, layout, summary};
+use crate::codec::{Codec, DecodeError, EncodeError, Encoder, Encoding};
 use crate::key::ObjectKey;
 use crate::store::{Operation, StoreError};
 
 /// How much of a segment is in memory at a time: stays in the processor's cache
 /// between reading and compressing.
 const CHUNK_BYTES: usize = 256 * 1024;
+
+/// How often a segment is read before damage in it is believed.
+const READINGS: u32 = 2;
 
 /// How often a push begins again because the object that stood in its way was
 /// deleted meanwhile.
@@ -26,7 +29,13 @@ const ATTEMPTS: u32 = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pushed {
     /// It was stored now.
-    Stored(StoredObject),
+    Stored {
+        /// Where.
+        object: StoredObject,
+        /// What is in it, for a segment; damage among it. `None` for a text
+        /// file, and where it could not be found out.
+        summary: Option<Box<SegmentSummary>>,
+    },
     /// The same content was there already, perhaps under another codec.
     AlreadyPresent(StoredObject),
 }
@@ -35,7 +44,7 @@ impl Pushed {
     /// The object that holds the file.
     pub fn object(&self) -> &StoredObject {
         match self {
-            Self::Stored(object) | Self::AlreadyPresent(object) => object,
+            Self::Stored { object, .. } | Self::AlreadyPresent(object) => object,
         }
     }
 }
@@ -156,6 +165,11 @@ impl WalArchive {
     /// a file again after a crash. History and backup history files are stored
     /// as they are, whatever `codec` says.
     ///
+    /// Every record of a segment is read on the way. One whose CRC is wrong
+    /// does not keep the segment from being stored, since the server has no
+    /// better copy: it is read once more, and if it is the same again, the
+    /// segment is stored as it is and its summary tells of the damage.
+    ///
     /// # Errors
     /// `Identify` and `TextFile` for what is certainly wrong; `Conflict` if
     /// other content holds the name; `StoredUnreadable` if the stored copy is
@@ -174,7 +188,10 @@ impl WalArchive {
             let standing = match self.locate(name)? {
                 Some(stored) => stored,
                 None => match self.store_new(name, source, &mut buffer, head_bytes, codec) {
-                    Ok(stored) => return Ok(Pushed::Stored(stored)),
+                    Ok((object, summary)) => {
+                        let summary = summary.map(Box::new);
+                        return Ok(Pushed::Stored { object, summary });
+                    }
                     Err(PushError::Store(StoreError::AlreadyExists { key, location })) => {
                         self.stored_object(name, key, location)?
                     }
@@ -263,7 +280,7 @@ impl WalArchive {
         buffer: &mut [u8],
         head_bytes: usize,
         codec: Codec,
-    ) -> Result<StoredObject, PushError> {
+    ) -> Result<(StoredObject, Option<SegmentSummary>), PushError> {
         let codec = match name {
             WalFileName::Segment(_) | WalFileName::Partial(_) => codec,
             WalFileName::History(_) | WalFileName::Backup { .. } => Codec::None,
@@ -280,9 +297,9 @@ impl WalArchive {
         name: &WalFileName,
         source: &mut dyn WalSource,
         buffer: &mut [u8],
-        head_bytes: usize,
+        mut head_bytes: usize,
         codec: Codec,
-    ) -> Result<StoredObject, PushError> {
+    ) -> Result<(StoredObject, Option<SegmentSummary>), PushError> {
         let encoding = codec.encoding();
         let (ours, rivals): (Vec<_>, Vec<_>) = layout::keys(&self.folder, name)
             .into_iter()
@@ -295,21 +312,46 @@ impl WalArchive {
             }));
         };
         let location = self.store.object_location(&key);
-        let mut writer = self.store.create(&key, &rivals)?;
-        let mut sink = Counting {
-            inner: &mut writer,
-            bytes: 0,
-        };
-        encode(source, buffer, head_bytes, codec, &mut sink, &location)?;
-        let stored_bytes = sink.bytes;
-        writer.publish()?;
-        Ok(StoredObject {
-            name: *name,
-            key,
-            location,
-            encoding,
-            stored_bytes,
-        })
+        let mut reading = 1;
+        loop {
+            let mut writer = self.store.create(&key, &rivals)?;
+            let mut sink = Counting {
+                inner: &mut writer,
+                bytes: 0,
+            };
+            let mut scan = Scan::of(name, self.cluster.segment_size);
+            let chunk = &mut Chunk { buffer, head_bytes };
+            encode(source, chunk, codec, &mut sink, &location, &mut scan)?;
+            let summary = scan.finish();
+            let is_damaged = summary.as_ref().is_some_and(SegmentSummary::is_damaged);
+            if is_damaged && reading < READINGS {
+                // what a disk or a memory got wrong once it may get right the next time
+                drop(writer);
+                reading += 1;
+                head_bytes = source
+                    .rewind()
+                    .and_then(|()| read_full(source, buffer))
+                    .map_err(|e| source_error(source, e))?;
+                continue;
+            }
+            if encoding == Encoding::Zstd
+                && let Some(frame) = summary.as_ref().and_then(summary::to_frame)
+            {
+                sink.write_all(&frame).map_err(|e| {
+                    PushError::Store(StoreError::from_io(e, Operation::Write, &location))
+                })?;
+            }
+            let stored_bytes = sink.bytes;
+            writer.publish()?;
+            let object = StoredObject {
+                name: *name,
+                key,
+                location,
+                encoding,
+                stored_bytes,
+            };
+            return Ok((object, summary));
+        }
     }
 
     /// The object that stands in the way of a publish.
@@ -349,15 +391,21 @@ fn source_error(source: &dyn WalSource, error: io::Error) -> PushError {
     }
 }
 
-/// Encodes the source into `sink`: first `buffer[..head_bytes]`, then what is
-/// left to read.
+/// The buffer that a source is read through, its first bytes read already.
+struct Chunk<'b> {
+    buffer: &'b mut [u8],
+    head_bytes: usize,
+}
+
+/// Encodes the source into `sink`, and shows it to `scan`: first what is in
+/// `chunk`, then what is left to read.
 fn encode(
     source: &mut dyn WalSource,
-    buffer: &mut [u8],
-    head_bytes: usize,
+    chunk: &mut Chunk<'_>,
     codec: Codec,
     sink: &mut dyn io::Write,
     location: &str,
+    scan: &mut Scan,
 ) -> Result<(), PushError> {
     let failed = |origin: String| {
         move |error| match error {
@@ -370,16 +418,18 @@ fn encode(
     let expected_bytes = source.content_bytes();
     let mut encoder = Encoder::new(codec, expected_bytes).map_err(failed(source.origin()))?;
     let mut read_bytes = 0_u64;
-    let mut length = head_bytes;
+    let mut length = chunk.head_bytes;
     while length > 0 {
         read_bytes = read_bytes.saturating_add(to_u64(length));
         if read_bytes > expected_bytes {
             break;
         }
+        let bytes = chunk.buffer.get(..length).unwrap_or(&[]);
+        scan.feed(bytes);
         encoder
-            .write(buffer.get(..length).unwrap_or(&[]), sink)
+            .write(bytes, sink)
             .map_err(failed(source.origin()))?;
-        length = read_full(source, buffer).map_err(|e| source_error(source, e))?;
+        length = read_full(source, chunk.buffer).map_err(|e| source_error(source, e))?;
     }
     if read_bytes != expected_bytes {
         return Err(PushError::SourceChanged {
@@ -394,12 +444,13 @@ fn encode(
 /// Size of the encoded source; `None` if that cannot be found out.
 fn measure(source: &mut dyn WalSource, buffer: &mut [u8], codec: Codec) -> Option<u64> {
     source.rewind().ok()?;
-    let length = read_full(source, buffer).ok()?;
+    let head_bytes = read_full(source, buffer).ok()?;
+    let chunk = &mut Chunk { buffer, head_bytes };
     let mut sink = Counting {
         inner: io::sink(),
         bytes: 0,
     };
-    encode(source, buffer, length, codec, &mut sink, "").ok()?;
+    encode(source, chunk, codec, &mut sink, "", &mut Scan::Nothing).ok()?;
     Some(sink.bytes)
 }
 

@@ -97,7 +97,7 @@ fn a_captured_segment_comes_back_byte_for_byte_and_opens_with_stock_tools() {
     for codec in CODECS {
         let (_dir, wal) = archive_of(identity.cluster);
         let pushed = push(&wal, SEGMENT, &bytes, codec).unwrap();
-        let Pushed::Stored(object) = &pushed else {
+        let Pushed::Stored { object, .. } = &pushed else {
             panic!("{pushed:?}")
         };
         assert_eq!(object.encoding, codec.encoding());
@@ -508,7 +508,7 @@ fn archivers_of_the_same_bytes_all_succeed_and_leave_one_object() {
         );
         let stored = results
             .iter()
-            .filter(|r| matches!(r, Ok(Pushed::Stored(_))))
+            .filter(|r| matches!(r, Ok(Pushed::Stored { .. })))
             .count();
         assert_eq!(stored, 1, "{results:?}");
         assert!(results.iter().all(Result::is_ok), "{results:?}");
@@ -698,4 +698,88 @@ fn a_repository_that_goes_away_makes_no_segment_absent() {
     };
     let error = fetch(&wal, SEGMENT).unwrap_err();
     assert_eq!(error.class(), ErrorClass::Permanent, "{error}");
+}
+
+/// A disk that gives a wrong byte the first time that it is read.
+struct WrongOnce {
+    right: WalBytes<Vec<u8>>,
+    readings: u32,
+    read_bytes: usize,
+}
+
+impl WalSource for WrongOnce {
+    fn origin(&self) -> String {
+        self.right.origin()
+    }
+
+    fn content_bytes(&self) -> u64 {
+        self.right.content_bytes()
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.right.read(buffer)?;
+        let wrong = 700_000;
+        if self.readings == 1 && (self.read_bytes..self.read_bytes + length).contains(&wrong) {
+            buffer[wrong - self.read_bytes] ^= 1;
+        }
+        self.read_bytes += length;
+        Ok(length)
+    }
+
+    fn rewind(&mut self) -> std::io::Result<()> {
+        self.readings += 1;
+        self.read_bytes = 0;
+        self.right.rewind()
+    }
+}
+
+#[test]
+fn a_segment_that_seems_damaged_is_read_once_more_before_it_is_believed() {
+    let (_dir, wal) = archive();
+    let right = segment("000000010000000000000001", 7);
+    let mut source = WrongOnce {
+        right: source(&right),
+        readings: 0,
+        read_bytes: 0,
+    };
+    wal.push(
+        &name("000000010000000000000001"),
+        &mut source,
+        Codec::Zstd { level: 1 },
+    )
+    .unwrap();
+    assert_eq!(source.readings, 2);
+    assert_eq!(fetch(&wal, "000000010000000000000001").unwrap(), right);
+}
+
+#[test]
+fn every_changed_byte_at_the_end_of_an_object_costs_the_summary_at_most() {
+    let (dir, wal) = archive();
+    let right = segment("000000010000000000000001", 7);
+    let file = name("000000010000000000000001");
+    let pushed = push(
+        &wal,
+        "000000010000000000000001",
+        &right,
+        Codec::Zstd { level: 1 },
+    )
+    .unwrap();
+    let path = dir.path().join("repo").join(pushed.object().key.as_str());
+    let whole = fs::read(&path).unwrap();
+    let summary = wal.summary(&file).unwrap().unwrap();
+    let frame = super::summary::to_frame(&summary).unwrap().len();
+    for at in (whole.len() - frame..whole.len()).step_by(3) {
+        let mut changed = whole.clone();
+        changed[at] ^= 0x40;
+        fs::write(&path, &changed).unwrap();
+        match wal.summary(&file) {
+            Ok(Some(read)) => assert_eq!(read, summary, "byte {at}"),
+            Ok(None) | Err(SummaryError::Frame { .. }) => {}
+            Err(other) => panic!("byte {at}: {other}"),
+        }
+        // the segment is served, or refused where the frame's own header is broken
+        if let Ok(read) = fetch(&wal, "000000010000000000000001") {
+            assert!(read == right, "byte {at}");
+        }
+    }
 }
