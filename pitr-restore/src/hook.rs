@@ -26,7 +26,7 @@ use crate::arguments::Arguments;
 use crate::asking_server::AskingServer;
 use delivery::Delivery;
 use failure::HookFailure;
-use followed::{Followed, Standing};
+use followed::{Branch, Followed, Standing};
 
 /// Pauses between the tries of a standby. Few and short: it asks again by
 /// itself, and meanwhile follows its primary over the network.
@@ -250,17 +250,28 @@ impl SegmentRequest<'_> {
         let segment = self.segment;
         let size = self.wal.cluster().segment_size;
         match followed.standing(&segment, size)? {
-            Standing::OnPath { last } => {
+            Standing::OnPath { last, branch } => {
                 let name = WalFileName::Segment(segment);
                 match deliver(self.wal, &name, self.destination)? {
                     Answer::Fetched => Ok(Answer::Fetched),
-                    Answer::Absent => self.without_it(last),
+                    Answer::Absent => self.without_it(last, branch),
                 }
             }
             Standing::Beyond {
                 switch_lsn,
                 followed,
             } => {
+                // told that there is none, the server would take its own
+                if !self.is_standby
+                    && let Some(server) = self.server
+                    && server.holds(&segment, size)?
+                {
+                    return Err(HookFailure::ForeignSegment {
+                        segment,
+                        followed,
+                        switch_lsn,
+                    });
+                }
                 let message = format!(
                     "segment {segment} is not served: timeline {followed}, which recovery follows, \
                      left timeline {} at {switch_lsn}",
@@ -293,27 +304,48 @@ impl SegmentRequest<'_> {
     /// The segment is not there. Whether that is the end of the log depends on
     /// what else is: a standby will ask again, so nothing may stand in; else a
     /// `.partial` may, where nothing can follow it any more; and where later
-    /// segments are there, this one is not the end but a hole.
-    fn without_it(&self, last: bool) -> Result<Answer, HookFailure> {
+    /// segments are there, or the way goes on to a branch behind it, this one
+    /// is not the end but a hole.
+    fn without_it(&self, last: bool, branch: Option<Branch>) -> Result<Answer, HookFailure> {
         if self.is_standby {
             return Ok(Answer::Absent);
         }
         let segment = self.segment;
+        let size = self.wal.cluster().segment_size;
         let later = self.last_of_timeline()?.filter(|last| *last > segment);
-        let Some(later) = later else {
+        if later.is_none() && branch.is_none() {
             if last && self.deliver_partial()? {
                 return Ok(Answer::Fetched);
             }
             return Ok(Answer::Absent);
+        }
+        let Some(server) = self.server else {
+            return Ok(Answer::Absent);
         };
-        match self.server {
-            // the server falls back to its own copy when it is told that there is none
-            Some(server) if !server.holds(&segment)? => Err(HookFailure::Hole {
+        // the server falls back to its own copy when it is told that there is none
+        if server.holds(&segment, size)? {
+            return Ok(Answer::Absent);
+        }
+        let begin = segment.start(size)?;
+        match (later, branch) {
+            (Some(last), _) => Err(HookFailure::Hole {
                 segment,
-                last: later,
-                begin: segment.start(self.wal.cluster().segment_size)?,
+                last,
+                begin,
             }),
-            _ => Ok(Answer::Absent),
+            (
+                None,
+                Some(Branch {
+                    switch_lsn,
+                    followed,
+                }),
+            ) => Err(HookFailure::HoleBeforeBranch {
+                segment,
+                followed,
+                switch_lsn,
+                begin,
+            }),
+            (None, None) => Ok(Answer::Absent),
         }
     }
 

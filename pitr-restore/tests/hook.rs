@@ -544,8 +544,14 @@ fn a_hole_in_the_log_is_not_its_end() {
         "{}",
         outcome.stderr
     );
+    // a file made in advance, and one recycled from an older segment, are not it
+    let own = scratch.data.join("pg_wal").join(TWO);
+    fs::write(&own, [0; 8192]).unwrap();
+    scratch.fetch(TWO).is_refused(200, "has later ones");
+    fs::write(&own, segment(&ONE.parse().unwrap())).unwrap();
+    scratch.fetch(TWO).is_refused(200, "has later ones");
     // the server has it itself, and takes it when told that there is no other
-    fs::write(scratch.data.join("pg_wal").join(TWO), "").unwrap();
+    fs::write(&own, segment(&TWO.parse().unwrap())).unwrap();
     scratch.fetch(TWO).is_refused(1, "");
     // a standby has another source
     fs::remove_file(scratch.data.join("pg_wal").join(TWO)).unwrap();
@@ -554,6 +560,51 @@ fn a_hole_in_the_log_is_not_its_end() {
     // nobody in recovery is asking
     fs::remove_file(scratch.data.join("global/pg_control")).unwrap();
     scratch.fetch(TWO).is_refused(1, "");
+}
+
+/// The old primary died before it had archived everything, and the new one
+/// goes on behind what is missing.
+#[test]
+fn a_hole_before_a_branch_is_not_the_end_of_the_log() {
+    let scratch = Scratch::new();
+    scratch.push("000000010000000000000003");
+    scratch.push("000000020000000000000005");
+    scratch.push_history(2, FORK);
+    let missing = "000000010000000000000004";
+    for options in [&[][..], &["--timeline", "2"]] {
+        scratch.keep_history(2, FORK);
+        let outcome = scratch.fetch_with(options, missing);
+        outcome.is_refused(200, "left timeline 1 behind it at 0/500100");
+        assert!(
+            outcome.stderr.contains("before 0/400000"),
+            "{}",
+            outcome.stderr
+        );
+    }
+    // the server has it itself
+    let own = scratch.data.join("pg_wal").join(missing);
+    fs::write(&own, segment(&missing.parse().unwrap())).unwrap();
+    scratch.fetch(missing).is_refused(1, "");
+    fs::remove_file(own).unwrap();
+    // a standby has another source
+    scratch.signal("standby.signal");
+    scratch.fetch(missing).is_refused(1, "");
+}
+
+/// Told that a segment is not there, the server takes the one in its `pg_wal`.
+#[test]
+fn a_servers_own_segment_beyond_the_branch_stops_recovery() {
+    let scratch = Scratch::new();
+    let own = scratch.data.join("pg_wal/000000010000000000000006");
+    fs::write(&own, segment(&"000000010000000000000006".parse().unwrap())).unwrap();
+    scratch.keep_history(2, FORK);
+    let outcome = scratch.fetch("000000010000000000000006");
+    outcome.is_refused(200, "would replay");
+    assert!(outcome.stderr.contains("out of pg_wal"));
+    fs::remove_file(own).unwrap();
+    scratch
+        .fetch("000000010000000000000006")
+        .is_refused(1, "left timeline 1");
 }
 
 /// Every call of these kinds, one after the other, ends in SIGKILL.

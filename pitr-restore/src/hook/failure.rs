@@ -98,6 +98,35 @@ pub(crate) enum HookFailure {
         /// Where the missing segment begins.
         begin: Lsn,
     },
+    /// A segment is missing on the way to a branch.
+    #[error(
+        "segment {segment} is not in the repository, and timeline {followed}, which recovery follows, \
+         left timeline {} behind it at {switch_lsn}", segment.timeline()
+    )]
+    HoleBeforeBranch {
+        /// The segment.
+        segment: SegmentName,
+        /// The timeline that is followed.
+        followed: TimelineId,
+        /// Where the branch lies.
+        switch_lsn: Lsn,
+        /// Where the missing segment begins.
+        begin: Lsn,
+    },
+    /// The server has a segment that its path does not include, and would
+    /// replay it.
+    #[error(
+        "timeline {followed}, which recovery follows, left timeline {} at {switch_lsn}, and pg_wal \
+         holds segment {segment} from after it, which the server would replay", segment.timeline()
+    )]
+    ForeignSegment {
+        /// The segment.
+        segment: SegmentName,
+        /// The timeline that is followed.
+        followed: TimelineId,
+        /// Where the branch lies.
+        switch_lsn: Lsn,
+    },
     /// The file is there but cannot be read whole.
     #[error(transparent)]
     Fetch(FetchError),
@@ -130,7 +159,9 @@ impl HookFailure {
             | Self::UnknownCluster { .. }
             | Self::SeveralClusters { .. }
             | Self::Undecided { .. }
-            | Self::Hole { .. } => false,
+            | Self::Hole { .. }
+            | Self::HoleBeforeBranch { .. }
+            | Self::ForeignSegment { .. } => false,
         }
     }
 }
@@ -181,7 +212,10 @@ impl Explain for HookFailure {
             Self::ChildPresent { .. } => Some(
                 "It was archived since the server asked for it: start the server again.".to_owned(),
             ),
-            Self::Hole { begin, .. } => Some(format!(
+            Self::ForeignSegment { segment, .. } => Some(format!(
+                "Move {segment} out of pg_wal: this server wrote it on another history."
+            )),
+            Self::Hole { begin, .. } | Self::HoleBeforeBranch { begin, .. } => Some(format!(
                 "Recovery stops here so that it does not end early without notice. To recover up to \
                  the gap, set a recovery target before {begin}; to get beyond it, restore a base \
                  backup taken after it."

@@ -43,6 +43,9 @@ pub(crate) enum Standing {
         /// Whether its timeline is the followed one itself, so that no child's
         /// copy can take its place.
         last: bool,
+        /// The branch behind it, where its timeline is an ancestor's: the log
+        /// is known to have gone on at least to there.
+        branch: Option<Branch>,
     },
     /// The segment's timeline ends in it, so recovery needs the child's copy.
     Switch {
@@ -67,6 +70,15 @@ pub(crate) enum Standing {
     },
 }
 
+/// Where the followed timeline, or an ancestor of it, left another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Branch {
+    /// First position that no longer belongs to the ancestor.
+    pub(crate) switch_lsn: Lsn,
+    /// The timeline that is followed.
+    pub(crate) followed: TimelineId,
+}
+
 impl Followed {
     /// Judges `segment`, in a cluster with segments of `size`.
     ///
@@ -84,7 +96,12 @@ impl Followed {
                 return among_descendants(history, kept, segment, size);
             }
             Self::Named { kept, .. } | Self::Kept(kept) => kept,
-            Self::Unknown => return Ok(Standing::OnPath { last: false }),
+            Self::Unknown => {
+                return Ok(Standing::OnPath {
+                    last: false,
+                    branch: None,
+                });
+            }
         };
         let lines = kept.iter().filter(|line| {
             line.includes(asked)
@@ -111,6 +128,7 @@ impl Followed {
             // just begun to follow
             None => Standing::OnPath {
                 last: asked == TimelineId::FIRST,
+                branch: None,
             },
         })
     }
@@ -161,11 +179,21 @@ fn stand(
             switch_lsn,
             followed: line.timeline(),
         },
-        SegmentPlacement::OnPath
-        | SegmentPlacement::BeforeBegin { .. }
-        | SegmentPlacement::OtherTimeline => Standing::OnPath {
+        SegmentPlacement::OnPath => Standing::OnPath {
             last: line.timeline() == segment.timeline(),
+            branch: line
+                .switch_point(segment.timeline())
+                .map(|switch_lsn| Branch {
+                    switch_lsn,
+                    followed: line.timeline(),
+                }),
         },
+        SegmentPlacement::BeforeBegin { .. } | SegmentPlacement::OtherTimeline => {
+            Standing::OnPath {
+                last: line.timeline() == segment.timeline(),
+                branch: None,
+            }
+        }
     })
 }
 
@@ -179,8 +207,21 @@ mod tests {
         TimelineHistory::parse(TimelineId::new(timeline).unwrap(), text.as_bytes()).unwrap()
     }
 
+    const ON_WAY: Standing = Standing::OnPath {
+        last: false,
+        branch: None,
+    };
+    const LAST: Standing = Standing::OnPath {
+        last: true,
+        branch: None,
+    };
+
+    /// Where the segment stands; the branch behind it is a test of its own.
     fn standing(followed: &Followed, name: &str) -> Standing {
-        followed.standing(&name.parse().unwrap(), SIZE).unwrap()
+        match followed.standing(&name.parse().unwrap(), SIZE).unwrap() {
+            Standing::OnPath { last, .. } => Standing::OnPath { last, branch: None },
+            other => other,
+        }
     }
 
     fn named(history: TimelineHistory) -> Followed {
@@ -194,10 +235,7 @@ mod tests {
     fn a_parents_segment_beyond_the_branch_is_told() {
         let two = history(2, "1\t0/9012DD0\treason\n");
         for followed in [named(two.clone()), Followed::Kept(vec![two])] {
-            assert_eq!(
-                standing(&followed, "000000010000000000000008"),
-                Standing::OnPath { last: false }
-            );
+            assert_eq!(standing(&followed, "000000010000000000000008"), ON_WAY);
             assert!(matches!(
                 standing(&followed, "000000010000000000000009"),
                 Standing::Switch { child, .. } if child.to_string() == "000000020000000000000009"
@@ -206,27 +244,33 @@ mod tests {
                 standing(&followed, "00000001000000000000000A"),
                 Standing::Beyond { .. }
             ));
-            assert_eq!(
-                standing(&followed, "00000002000000000000000A"),
-                Standing::OnPath { last: true }
-            );
+            assert_eq!(standing(&followed, "00000002000000000000000A"), LAST);
         }
+    }
+
+    #[test]
+    fn the_branch_behind_an_ancestors_segment_is_known() {
+        let two = history(2, "1\t0/9012DD0\treason\n");
+        let branch = |name: &str| match stand(&two, &name.parse().unwrap(), SIZE).unwrap() {
+            Standing::OnPath { branch, .. } => branch.map(|branch| branch.switch_lsn),
+            other => panic!("{other:?}"),
+        };
+        let switch_lsn = "0/9012DD0".parse().ok();
+        assert_eq!(branch("000000010000000000000008"), switch_lsn);
+        assert_eq!(branch("000000020000000000000009"), None);
+        // before the timeline begins, and on another one
+        assert_eq!(branch("000000020000000000000008"), None);
+        assert_eq!(branch("000000030000000000000008"), None);
     }
 
     #[test]
     fn without_any_history_it_is_timeline_1() {
         let first = Followed::Kept(Vec::new());
-        assert_eq!(
-            standing(&first, "000000010000000000000009"),
-            Standing::OnPath { last: true }
-        );
-        assert_eq!(
-            standing(&first, "000000020000000000000009"),
-            Standing::OnPath { last: false }
-        );
+        assert_eq!(standing(&first, "000000010000000000000009"), LAST);
+        assert_eq!(standing(&first, "000000020000000000000009"), ON_WAY);
         assert_eq!(
             standing(&Followed::Unknown, "000000010000000000000009"),
-            Standing::OnPath { last: false }
+            ON_WAY
         );
     }
 
@@ -252,15 +296,9 @@ mod tests {
             standing(&kept, "000000010000000000000007"),
             Standing::Undecided { .. }
         ));
-        assert_eq!(
-            standing(&kept, "000000010000000000000004"),
-            Standing::OnPath { last: false }
-        );
+        assert_eq!(standing(&kept, "000000010000000000000004"), ON_WAY);
         // each child knows itself
-        assert_eq!(
-            standing(&kept, "00000002000000000000000A"),
-            Standing::OnPath { last: true }
-        );
+        assert_eq!(standing(&kept, "00000002000000000000000A"), LAST);
     }
 
     #[test]
@@ -273,15 +311,9 @@ mod tests {
             history: kept[0].clone(),
             kept,
         };
-        assert_eq!(
-            standing(&followed, "000000010000000000000007"),
-            Standing::OnPath { last: false }
-        );
+        assert_eq!(standing(&followed, "000000010000000000000007"), ON_WAY);
         // ... and is not asked about a timeline that it does not include
-        assert_eq!(
-            standing(&followed, "00000003000000000000000C"),
-            Standing::OnPath { last: true }
-        );
+        assert_eq!(standing(&followed, "00000003000000000000000C"), LAST);
     }
 
     #[test]
@@ -294,10 +326,7 @@ mod tests {
             standing(&followed, "00000001000000000000000C"),
             Standing::Undecided { .. }
         ));
-        assert_eq!(
-            standing(&followed, "000000010000000000000007"),
-            Standing::OnPath { last: true }
-        );
+        assert_eq!(standing(&followed, "000000010000000000000007"), LAST);
     }
 
     #[test]
