@@ -1,12 +1,13 @@
 //! The server that asks the restore hook for a file.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use pitr_core::{
-    PageHeader, SegmentName, SystemIdentifier, TimelineHistory, TimelineHistoryError, TimelineId,
-    WalFileName, WalSegmentSize,
+    ClusterState, PageHeader, SegmentName, SystemIdentifier, TimelineHistory, TimelineHistoryError,
+    TimelineId, WalFileName, WalSegmentSize,
 };
 use pitr_postgres::{DataDirectory, ReadControlFileError};
 
@@ -146,6 +147,33 @@ impl AskingServer {
                 .start(size)
                 .is_ok_and(|start| page.page_address == start)
         }))
+    }
+
+    /// Whether it is not this server that asks but `pg_rewind`, for the log of
+    /// a server at rest: it wants the file at its own name in `pg_wal`, where
+    /// a server in recovery never wants it.
+    ///
+    /// Source: `RestoreArchivedFile`, src/fe_utils/archive.c, and that of
+    /// src/backend/access/transam/xlogarchive.c; `sanityChecks`,
+    /// src/bin/pg_rewind/pg_rewind.c.
+    pub(crate) fn is_rewound(
+        &self,
+        destination: &Path,
+        segment: &SegmentName,
+    ) -> Result<bool, AskingServerError> {
+        if DataDirectory::above_wal_file(destination).as_ref() != Some(&self.directory)
+            || destination.file_name() != Some(OsStr::new(&segment.to_string()))
+        {
+            return Ok(false);
+        }
+        let control = self
+            .directory
+            .control_file()
+            .map_err(AskingServerError::Control)?;
+        Ok(matches!(
+            control.state,
+            ClusterState::ShutDown | ClusterState::ShutDownInRecovery
+        ))
     }
 
     /// Absence has to be proven here too: it decides what a hook may answer.

@@ -157,6 +157,11 @@ fn answer(
     let wal = cluster.wal();
     match request.name {
         WalFileName::Segment(segment) => {
+            // pg_rewind reads the log of a server at rest, along no timeline but that server's own
+            let server = match server {
+                Some(server) if server.is_rewound(&request.destination, &segment)? => None,
+                server => server,
+            };
             let segment_request = SegmentRequest {
                 wal: &wal,
                 segment,

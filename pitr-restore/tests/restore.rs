@@ -11,7 +11,7 @@ use std::process::Command;
 use original::{
     Original, archive_all, insert, names, refused, run, said, succeeded, tamper, values,
 };
-use pitr_testbed::{Cluster, PostgresInstall, StopMode};
+use pitr_testbed::{Cluster, PostgresInstall, StopMode, chown_to_server_user};
 
 #[test]
 fn every_kind_of_target_is_reached() {
@@ -360,6 +360,56 @@ fn no_server_replays_past_a_branch() {
     // and no new restore begins
     let to = original.place("unused");
     refused(&original.restore(&to, &[]), &to, &first);
+}
+
+/// `pg_rewind --restore-target-wal` runs the restore_command for the log of a
+/// server that stands still, and needs that server's own segments from behind
+/// the branch. The new primary's history lies in `pg_wal` where somebody tried
+/// to let the old one follow before.
+#[test]
+fn pg_rewind_gets_the_old_primarys_segments_from_behind_the_branch() {
+    let mut original = Original::start_with(|builder| builder.checksums(true));
+    original.insert("a");
+    original.backup();
+    original
+        .cluster
+        .execute("SELECT pg_create_restore_point('fork')");
+    for value in ["only on 1", "more on 1"] {
+        original.insert(value);
+        original.archive_all();
+    }
+    let arguments = ["--target-name", "fork", "--target-action", "promote"];
+    let second = original.promoted("second", &[&arguments[..], &["--role", "primary"]].concat());
+    insert(&second, "only on 2");
+    archive_all(&second);
+
+    let repository = original.repository.display();
+    let command = format!("{} --repo {repository} %f %p", original.restore.display());
+    original
+        .cluster
+        .configure("restore_command", &command)
+        .unwrap();
+    original.cluster.stop(StopMode::Fast).unwrap();
+    let data = original.cluster.data_dir().to_owned();
+    let wal = data.join("pg_wal");
+    fs::copy(
+        second.data_dir().join("pg_wal/00000002.history"),
+        wal.join("00000002.history"),
+    )
+    .unwrap();
+    chown_to_server_user(&wal.join("00000002.history")).unwrap();
+    let archived = names(&original.cluster_folder().join("wal/00000001/00000000"));
+    for name in archived {
+        let _ = fs::remove_file(wal.join(name.trim_end_matches(".zst")));
+    }
+    let mut rewind = original.cluster.install().command("pg_rewind").unwrap();
+    rewind
+        .args(["--restore-target-wal", "--no-sync", "--target-pgdata"])
+        .arg(&data)
+        .args(["--source-server", &second.conninfo()]);
+    let output = rewind.output().unwrap();
+    succeeded(&output);
+    assert!(said(&output).contains("Done!"), "{}", said(&output));
 }
 
 #[test]

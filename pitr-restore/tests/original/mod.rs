@@ -19,7 +19,7 @@ pub(crate) struct Original {
     pub(crate) repository: PathBuf,
     pub(crate) places: TestDir,
     archive: PathBuf,
-    restore: PathBuf,
+    pub(crate) restore: PathBuf,
 }
 
 impl Original {
