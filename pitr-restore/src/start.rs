@@ -62,6 +62,7 @@ impl Start<'_> {
     /// replay takes as long as it takes.
     pub(crate) fn run(&self, console: Console) -> Result<Reached, StartError> {
         let started = Instant::now();
+        let log = ServerLog::new(self.directory, self.directory.join(LOG_FILE));
         self.pg_ctl()?;
         console.log(format!(
             "the server of PostgreSQL {} was started; interrupting this command does not stop it",
@@ -70,7 +71,7 @@ impl Start<'_> {
         let begin = self.path.begin();
         let total_bytes = self.end.get().saturating_sub(begin.get());
         let progress = Progress::start(console, "replaying", total_bytes);
-        let reached = self.watch(started, &progress);
+        let reached = self.watch(started, &log, &progress);
         progress.finish();
         reached
     }
@@ -111,8 +112,12 @@ impl Start<'_> {
         })
     }
 
-    fn watch(&self, started: Instant, progress: &Progress) -> Result<Reached, StartError> {
-        let log = ServerLog::new(self.directory, self.directory.join(LOG_FILE));
+    fn watch(
+        &self,
+        started: Instant,
+        log: &ServerLog,
+        progress: &Progress,
+    ) -> Result<Reached, StartError> {
         let user = self.user();
         let mut session: Option<Session> = None;
         let mut last = ReplayState::default();
@@ -128,7 +133,7 @@ impl Start<'_> {
                     || log.says("database system is shut down")
             };
             if !alive && has_ended() {
-                return self.ended(&last, started, &log);
+                return self.ended(&last, started, log);
             }
             let status = server.as_ref().and_then(|server| server.status);
             let up = matches!(
@@ -148,7 +153,7 @@ impl Start<'_> {
                 Some(Ok(state)) => last = state,
                 // shutting down, or started anew after a crash of its own
                 Some(Err(_)) => session = None,
-                None if up => last = self.by_files(status, &log, &last),
+                None if up => last = self.by_files(status, log, &last),
                 None => {}
             }
             self.advance(progress, &last);
@@ -184,7 +189,9 @@ impl Start<'_> {
         let control = DataDirectory::new(self.directory).control_file().ok();
         let at_target = control
             .as_ref()
-            .is_some_and(|control| control.state == ClusterState::ShutDownInRecovery);
+            .is_some_and(|control| control.state == ClusterState::ShutDownInRecovery)
+            // somebody may have stopped it on the way there
+            && !log.says("shutdown request");
         if self.expected == Expected::ShutDown && at_target {
             let mut state = last.clone();
             if let Some(control) = control {
