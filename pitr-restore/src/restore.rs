@@ -285,7 +285,10 @@ fn tell(
         .config_file
         .as_ref()
         .map_or_else(String::new, |file| {
-            format!(" -o \"-c config_file={}\"", file.display())
+            format!(
+                " -o \"-c config_file={} -c data_directory={directory}\"",
+                file.display()
+            )
         });
     console.log(format!(
         "the {} is ready: pg_ctl start -D {directory}{options}",

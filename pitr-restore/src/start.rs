@@ -88,13 +88,19 @@ impl Start<'_> {
             .stdin(Stdio::null());
         if let Some(config_file) = self.config_file {
             use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-            let mut option = b"-c ".to_vec();
-            let mut setting = b"config_file=".to_vec();
-            setting.extend_from_slice(config_file.as_os_str().as_bytes());
-            option.extend(shell_word(&setting));
+            let mut options = Vec::new();
+            // a data_directory in that file would win over --pgdata
+            for (name, path) in [
+                (&b"config_file="[..], config_file),
+                (b"data_directory=", self.directory),
+            ] {
+                let setting = [name, path.as_os_str().as_bytes()].concat();
+                options.extend_from_slice(b" -c ");
+                options.extend(shell_word(&setting));
+            }
             command
                 .arg("--options")
-                .arg(std::ffi::OsString::from_vec(option));
+                .arg(std::ffi::OsString::from_vec(options));
         }
         if let Some(user) = self.owner {
             as_user(&mut command, user);

@@ -753,6 +753,26 @@ fn a_backup_without_configuration_files_makes_a_clone_that_starts() {
     let config_file = format!("config_file={}", etc.join("postgresql.conf").display());
     assert!(said(&output).contains(&config_file), "{}", said(&output));
     assert!(!to.join("postgresql.conf").exists());
+
+    // and what is started is the new primary, whatever directory that file names
+    original.cluster.stop(StopMode::Fast).unwrap();
+    let to = original.place("started");
+    let bin = original.cluster.install().bin().to_owned();
+    let bin = [
+        "--role",
+        "primary",
+        "--start",
+        "--pg-bin",
+        bin.to_str().unwrap(),
+    ];
+    let output = original.restore(&to, &bin);
+    let mut stop = original.cluster.install().command("pg_ctl").unwrap();
+    stop.args(["stop", "--mode", "immediate", "--pgdata"])
+        .arg(&to);
+    let runs = to.join("postmaster.pid").exists();
+    let _ = stop.output();
+    succeeded(&output);
+    assert!(runs, "the original was started");
 }
 
 #[test]
