@@ -21,6 +21,9 @@ pub(crate) struct RecoveryPlan {
     pub(crate) choice: Choice,
     pub(crate) target: RecoveryTarget,
     pub(crate) coverage: Coverage,
+    /// Whether the log has a gap behind the target, or may have: a server that
+    /// reads ahead of what it replays would stop at it before the target.
+    pub(crate) gap_behind: bool,
     /// What only the recovery itself will show.
     pub(crate) notes: Vec<PlanNote>,
 }
@@ -81,6 +84,13 @@ pub(crate) fn prove(
             stop_lsn,
         });
     }
+    let gap_behind = match until {
+        None => coverage.missing.is_some(),
+        Some(_) => wal
+            .follow(&choice.path, None, brought, stop_lsn)
+            .missing
+            .is_some(),
+    };
     let mut notes = doubts_of_target(&choice, target);
     if let Some(missing) = coverage.missing {
         match gap(&choice, target, &coverage, missing) {
@@ -97,6 +107,7 @@ pub(crate) fn prove(
         choice,
         target: target.clone(),
         coverage,
+        gap_behind,
         notes,
     })
 }

@@ -48,6 +48,11 @@ pub(crate) struct RecoverySettings<'a> {
     pub(crate) timeline: String,
     pub(crate) role: Role,
     pub(crate) port: Option<u16>,
+    /// Whether the server must not read ahead of what it replays: it would ask
+    /// for what lies behind the target, and stop at a gap there.
+    ///
+    /// Source: `XLogPrefetcherNextBlock`, src/backend/access/transam/xlogprefetcher.c.
+    pub(crate) no_read_ahead: bool,
     /// What the original server ran with.
     pub(crate) recorded: &'a RecordedSettings,
 }
@@ -125,6 +130,9 @@ impl RecoverySettings<'_> {
         );
         if self.target.kind != RecoveryTargetKind::Latest {
             settings.push(Setting::new("recovery_target_action", self.action.as_str()));
+            if self.no_read_ahead {
+                settings.push(Setting::new("recovery_prefetch", "off"));
+            }
             if self.action == TargetAction::Pause {
                 // without it the server shuts down instead
                 settings.push(Setting::new("hot_standby", "on"));
@@ -190,6 +198,7 @@ mod tests {
             timeline: "2".to_owned(),
             role,
             port: None,
+            no_read_ahead: false,
             recorded: &recorded,
         }
         .write(auto_conf.as_bytes(), main_conf.map(str::as_bytes));

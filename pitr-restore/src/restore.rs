@@ -114,6 +114,8 @@ fn restore(
         },
         role: role.role,
         port: port::choose(request.port, role.role, &reader, console)?,
+        // before 15 no server reads ahead, and none knows the setting
+        no_read_ahead: plan.gap_behind && info.postgres_major.get() >= 15,
         recorded: &info.settings,
     };
     let configured = lay_down(&reader, &layout, &recovery, settings.threads, console)

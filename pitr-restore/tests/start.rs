@@ -266,3 +266,51 @@ fn root_starts_it_as_its_owner_and_asks_as_its_owner() {
     assert_eq!(document["server"]["state"], "paused");
     assert!(!log.contains("Peer authentication failed"), "{log}");
 }
+
+/// The files of the original's logging collector come with the backup.
+#[test]
+fn what_the_original_logged_is_not_taken_for_the_copys_own() {
+    let original = Original::start_with(|builder| {
+        builder
+            .setting("logging_collector", "on")
+            // one file for the whole day, as distributions set it
+            .setting("log_filename", "postgresql.log")
+    });
+    let _ = original.cluster.psql_in("no_such_database", "SELECT 1");
+    let log = original.cluster.data_dir().join("log/postgresql.log");
+    let text = fs::read_to_string(&log).expect("a log");
+    assert!(text.contains("FATAL:"), "{text}");
+    original.backup();
+    original.insert("a");
+    original
+        .cluster
+        .execute("SELECT pg_create_restore_point('here')");
+    original.archive_all();
+    let paused = Started::new(&original, "paused", &["--target-name", "here"]);
+    assert_eq!(paused.server()["state"], "paused");
+}
+
+/// PostgreSQL 15 and newer read ahead of what they replay: a gap behind the target must not
+/// stop it before.
+#[test]
+fn a_target_just_before_a_gap_is_reached() {
+    let original = Original::start();
+    original.backup();
+    original.insert("a");
+    original
+        .cluster
+        .execute("SELECT pg_create_restore_point('here')");
+    let lsn = original.cluster.sql("SELECT pg_current_wal_lsn()");
+    original.insert("b");
+    original.archive_all();
+    original.insert("c");
+    let missing = original.archive_all();
+    original.insert("d");
+    original.archive_all();
+    fs::remove_file(original.object(&missing)).expect("it was archived");
+    for target in [["--target-name", "here"], ["--target-lsn", lsn.as_str()]] {
+        let paused = Started::new(&original, &target[0][2..], &target);
+        assert_eq!(paused.server()["state"], "paused");
+        assert_eq!(paused.sql("SELECT string_agg(v, ',') FROM t"), "a");
+    }
+}

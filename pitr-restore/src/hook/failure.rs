@@ -217,7 +217,8 @@ impl Explain for HookFailure {
             )),
             Self::Hole { begin, .. } | Self::HoleBeforeBranch { begin, .. } => Some(format!(
                 "Recovery stops here so that it does not end early without notice. To recover up to \
-                 the gap, set a recovery target before {begin}; to get beyond it, restore a base \
+                 the gap, set a recovery target before {begin} (and from PostgreSQL 15 on \
+                 recovery_prefetch = off, since it reads ahead); to get beyond it, restore a base \
                  backup taken after it."
             )),
         }
