@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use pitr_console::Explain;
 
@@ -132,11 +132,18 @@ impl VacantDirectory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (path.to_owned(), false),
             Err(error) => return Err(failed(path)(error)),
         };
-        let ground = if exists {
+        let (path, ground) = if exists {
             check_empty(&path)?;
-            path.clone()
+            (path.clone(), path)
         } else {
-            nearest_existing(&path).map_err(failed(&path))?
+            let (real, ground) = without_links(&path).map_err(failed(&path))?;
+            if real.symlink_metadata().is_ok()
+                && path.components().any(|p| p == Component::ParentDir)
+            {
+                // by way of a folder that does not exist it leads to one that does
+                return Self::examine(&real);
+            }
+            (real, ground)
         };
         let metadata = std::fs::metadata(&ground).map_err(failed(&ground))?;
         if !metadata.is_dir() {
@@ -164,7 +171,7 @@ impl VacantDirectory {
         })
     }
 
-    /// The directory, without links where it exists.
+    /// The directory, without links: one place has one name.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -221,10 +228,25 @@ fn check_empty(path: &Path) -> Result<(), OccupiedError> {
     })
 }
 
-fn nearest_existing(path: &Path) -> io::Result<PathBuf> {
+/// A path that does not exist, by its real name, and the nearest directory
+/// above it that does.
+fn without_links(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
     for above in path.ancestors().skip(1) {
-        match std::fs::metadata(above) {
-            Ok(_) => return Ok(above.to_owned()),
+        match std::fs::canonicalize(above) {
+            Ok(ground) => {
+                let rest = path.strip_prefix(above).unwrap_or(path);
+                let mut real = ground.clone();
+                for part in rest.components() {
+                    match part {
+                        // nothing of it exists, so nothing of it is a link
+                        Component::ParentDir => {
+                            real.pop();
+                        }
+                        part => real.push(part),
+                    }
+                }
+                return Ok((real, ground));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -272,6 +294,30 @@ mod tests {
         assert!(matches!(
             VacantDirectory::examine(dir.path()),
             Err(OccupiedError::ServerRunning { .. })
+        ));
+    }
+
+    #[test]
+    fn a_place_has_one_name_before_it_exists() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap().join("real");
+        std::fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, dir.path().join("link")).unwrap();
+        for name in [
+            "link/a/b",
+            "real/x/../a/b",
+            "real/a/c/../b",
+            "link/../real/a/b",
+        ] {
+            let vacant = VacantDirectory::examine(&dir.path().join(name)).unwrap();
+            assert_eq!(vacant.path(), real.join("a/b"), "{name}");
+            assert!(!vacant.exists());
+        }
+        // the way round does not hide what is there
+        std::fs::write(real.join("x"), "").unwrap();
+        assert!(matches!(
+            VacantDirectory::examine(&dir.path().join("absent/../real")),
+            Err(OccupiedError::NotEmpty { .. })
         ));
     }
 
