@@ -11,6 +11,7 @@ pub(crate) mod marker;
 pub(crate) mod root;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{self, Read, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -18,7 +19,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use pitr_console::Progress;
-use pitr_core::{TablespaceMap, TablespaceMapEntry};
+use pitr_core::{PostgresMajor, TablespaceMap, TablespaceMapEntry};
 use pitr_store::backup::{Archive, BackupReader, Member, MemberKind, PartName};
 
 use crate::layout::Layout;
@@ -174,8 +175,9 @@ impl<'a> UnfinishedCluster<'a> {
                     } else if is_base && LEFT_OUT.contains(&path) {
                         // read to its end, so that it is checked as well
                         io::copy(data, &mut io::sink()).map_err(read_failed)?;
-                    } else if is_base && path == TABLESPACE_MAP && self.layout.moves_tablespaces() {
-                        let map = self.moved(&hold(member, data)?)?;
+                    } else if is_base && path == TABLESPACE_MAP {
+                        let major = reader.info().postgres_major;
+                        let map = self.moved(&hold(member, data)?, major)?;
                         self.write(TABLESPACE_MAP, &map)?;
                     } else {
                         folders.copy(member, data, &mut buffer)?;
@@ -202,26 +204,33 @@ impl<'a> UnfinishedCluster<'a> {
         Ok(())
     }
 
-    /// The tablespace map with the places of this machine.
-    fn moved(&self, original: &[u8]) -> Result<Vec<u8>, LayDownError> {
-        let map = TablespaceMap::parse(original).map_err(LayDownError::TablespaceMap)?;
-        let entries = map
+    /// The tablespace map with the places of this machine, and no others: the
+    /// server makes its links from it, and replays into what they lead to.
+    fn moved(&self, original: &[u8], major: PostgresMajor) -> Result<Vec<u8>, LayDownError> {
+        let map = TablespaceMap::parse_for(major, original).map_err(LayDownError::TablespaceMap)?;
+        let entries: Vec<TablespaceMapEntry> = map
             .entries()
             .iter()
-            .map(|entry| TablespaceMapEntry {
-                oid: entry.oid,
-                path: self
+            .map(|entry| {
+                let folder = self
                     .layout
                     .folder_of(Archive::Tablespace(entry.oid))
-                    .map_or_else(
-                        || entry.path.clone(),
-                        |folder| folder.path().as_os_str().as_bytes().to_vec(),
-                    ),
+                    .ok_or_else(|| LayDownError::UnmappedTablespace {
+                        oid: entry.oid,
+                        path: OsStr::from_bytes(&entry.path).into(),
+                    })?;
+                Ok(TablespaceMapEntry {
+                    oid: entry.oid,
+                    path: folder.path().as_os_str().as_bytes().to_vec(),
+                })
             })
-            .collect();
+            .collect::<Result<_, LayDownError>>()?;
+        if entries == map.entries() {
+            return Ok(original.to_vec());
+        }
         Ok(TablespaceMap::new(entries)
             .map_err(LayDownError::TablespaceMap)?
-            .to_bytes())
+            .to_bytes_for(major))
     }
 
     /// The links in `pg_tblspc`. The server makes them anew from
@@ -329,4 +338,49 @@ fn hold(member: &Member, data: &mut dyn Read) -> Result<Vec<u8>, LayDownError> {
     let mut bytes = Vec::new();
     data.read_to_end(&mut bytes).map_err(read_failed)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::TablespaceTarget;
+    use crate::target_directory::VacantDirectory;
+
+    fn layout(dir: &Path) -> Layout {
+        let vacant = |name: &str| VacantDirectory::examine(&dir.join(name)).unwrap();
+        Layout {
+            directory: vacant("data"),
+            tablespaces: vec![TablespaceTarget {
+                oid: 16384,
+                old: "/srv/old\\place".into(),
+                directory: vacant("space"),
+            }],
+            owner: None,
+            needed_bytes: 0,
+            available_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn no_tablespace_goes_where_nobody_was_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = layout(dir.path());
+        let cluster = UnfinishedCluster::begin(&layout, "label").unwrap();
+        let major = |number| PostgresMajor::new(number).unwrap();
+        let space = layout.tablespaces[0].directory.path().display().to_string();
+        let there = format!("16384 {space}\n").into_bytes();
+        // 14 and newer write a backslash in front of a backslash, 13 does not
+        for (number, map) in [
+            (13, &b"16384 /srv/old\\place\n"[..]),
+            (15, b"16384 /srv/old\\\\place\n"),
+            (15, &there),
+        ] {
+            assert_eq!(cluster.moved(map, major(number)).unwrap(), there);
+        }
+        let hostile = [&there[..], b"16385 /srv/production/space\n"].concat();
+        assert!(matches!(
+            cluster.moved(&hostile, major(15)),
+            Err(LayDownError::UnmappedTablespace { oid: 16385, .. })
+        ));
+    }
 }

@@ -42,6 +42,15 @@ pub(crate) enum LayDownError {
         /// The part.
         part: PartName,
     },
+    /// The backup's tablespace map names a tablespace that the backup does not
+    /// list: nobody was asked where it is to go.
+    #[error("tablespace_map puts tablespace {oid} into \"{}\", and the backup does not list it", path.display())]
+    UnmappedTablespace {
+        /// The tablespace.
+        oid: u32,
+        /// Its place.
+        path: PathBuf,
+    },
     /// A file that is held in memory is too large to be what it is called.
     #[error("\"{path}\" has {bytes} bytes, too many for such a file")]
     TooLarge {
@@ -63,7 +72,9 @@ impl Explain for LayDownError {
         match self {
             Self::Backup(error) => error.hint(),
             Self::NoSpace { .. } => Some("Free space there, or restore elsewhere.".to_owned()),
-            Self::NoControlFile | Self::UnknownTablespace { .. } => {
+            Self::NoControlFile
+            | Self::UnknownTablespace { .. }
+            | Self::UnmappedTablespace { .. } => {
                 Some("Restore from another backup: see \"pitr-archive list\".".to_owned())
             }
             Self::Io { .. } | Self::TablespaceMap(_) | Self::TooLarge { .. } | Self::GivenUp => {
