@@ -87,6 +87,9 @@ impl Role {
                 Setting::new("synchronous_standby_names", ""),
                 // no subscription takes over production's slots at its publisher
                 Setting::new("max_logical_replication_workers", "0"),
+                // nothing is synchronized from production's slots while it pauses
+                Setting::new("primary_conninfo", ""),
+                Setting::new("primary_slot_name", ""),
             ],
         }
     }
@@ -193,9 +196,11 @@ mod tests {
     }
 
     #[test]
-    fn a_clone_does_not_archive() {
+    fn a_clone_does_not_archive_and_follows_nobody() {
         let settings = Role::Clone.settings();
         assert!(settings.contains(&Setting::new("archive_mode", "off")));
+        // wherever the original's configuration names its own primary
+        assert!(settings.contains(&Setting::new("primary_conninfo", "")));
         assert!(Role::Primary.settings().is_empty());
     }
 }
