@@ -4,6 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use pitr_core::{
     Heap2Record, Lsn, PostgresMajor, RecordBody, RecordContents, RecordHeader, ResourceManager,
+    RowChange,
 };
 
 fuzz_target!(|input: &[u8]| {
@@ -31,9 +32,9 @@ fuzz_target!(|input: &[u8]| {
         resource_manager,
         crc: 0,
     };
+    let _ = RowChange::of(&header, &body);
     if let Ok(contents) = RecordContents::parse(&header, &body, major) {
         let _ = (contents.to_string(), format!("{contents:?}"));
-        let _ = contents.row_change();
         if let RecordContents::Heap2(Heap2Record::MultiInsert(insert)) = contents {
             assert!(insert.tuples().count() <= usize::from(insert.rows));
         }

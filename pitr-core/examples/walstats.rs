@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, Write};
 use std::time::{Duration, Instant};
 
 use pitr_core::{
-    PageHeader, RelationFile, ResourceManager, RowChangeKind, SegmentNumber, WalReader,
+    PageHeader, RelationFile, ResourceManager, RowChange, RowChangeKind, SegmentNumber, WalReader,
 };
 
 #[derive(Default)]
@@ -63,10 +63,8 @@ fn count(reader: &mut WalReader, segment: &[u8], stats: &mut Stats) {
         let (count, bytes) = stats.managers.entry(header.resource_manager).or_default();
         *count += 1;
         *bytes += u64::from(header.total_len);
-        let change = record
-            .contents()
-            .ok()
-            .and_then(|contents| contents.row_change());
+        let body = record.body().ok();
+        let change = body.and_then(|body| RowChange::of(header, &body));
         if let Some(change) = change {
             let rows = stats
                 .rows

@@ -282,6 +282,8 @@ impl WalReader {
     /// The record that is not complete yet.
     ///
     /// At the end of a segment: what the next one begins in the middle of.
+    /// Where segments are read one by one, what is unfinished at the end of one
+    /// must be [`WalReader::leading`] in the next.
     pub fn unfinished(&self) -> Option<UnfinishedRecord> {
         match self.state {
             State::Record => Some(UnfinishedRecord {

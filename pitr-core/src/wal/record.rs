@@ -8,6 +8,7 @@ pub(crate) mod header;
 pub(crate) mod packed_list;
 pub(crate) mod relation_file;
 pub(crate) mod resource_manager;
+pub(crate) mod row_change;
 
 use crate::lsn::Lsn;
 use crate::postgres_major::PostgresMajor;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pitr_core::{PageHeader, Record, WalReader};
+use pitr_core::{PageHeader, Record, UnfinishedRecord, WalReader};
 
 use crate::segments::Segment;
 
@@ -19,7 +19,9 @@ pub(crate) fn wanted(few: usize) -> usize {
 /// Panics if one goes unnoticed that PostgreSQL covers. It does not cover
 /// padding between records and in page headers, the flag that no backup ran,
 /// the count of continued bytes where nothing is continued, and what follows a
-/// segment switch: there a change may go unnoticed. Gives what was noticed, by kind.
+/// segment switch: there a change may go unnoticed. A record at the end of the
+/// run whose length has grown beyond it is noticed by the next segment, which
+/// continues another record, or none. Gives what was noticed, by kind.
 pub(crate) fn every_one_is_noticed(run: &[Segment], count: usize) -> String {
     let start = run[0].number().start(run[0].size()).get();
     let mut bytes: Vec<u8> = run
@@ -27,7 +29,7 @@ pub(crate) fn every_one_is_noticed(run: &[Segment], count: usize) -> String {
         .flat_map(|segment| &segment.bytes)
         .copied()
         .collect();
-    let covered = covered(&run[0], start, &bytes);
+    let (covered, unfinished) = covered(&run[0], start, &bytes);
     let places: usize = covered.iter().map(Range::len).sum();
     let mut random = 0x9E37_79B9_7F4A_7C15u64;
     let mut kinds = std::collections::BTreeMap::<String, usize>::new();
@@ -44,7 +46,7 @@ pub(crate) fn every_one_is_noticed(run: &[Segment], count: usize) -> String {
             continue;
         }
         bytes[position] ^= bit;
-        let noticed = first_damage(run[0].reader(), &bytes, run[0].bytes.len());
+        let noticed = difference(run[0].reader(), &bytes, run[0].bytes.len(), unfinished);
         bytes[position] ^= bit;
         let Some(kind) = noticed else {
             let lsn = start + position as u64;
@@ -61,7 +63,13 @@ pub(crate) fn every_one_is_noticed(run: &[Segment], count: usize) -> String {
     )
 }
 
-fn first_damage(mut reader: WalReader, bytes: &[u8], chunk: usize) -> Option<String> {
+/// The first damage, by its kind, or that another record is unfinished at the end.
+fn difference(
+    mut reader: WalReader,
+    bytes: &[u8],
+    chunk: usize,
+    unfinished: Option<UnfinishedRecord>,
+) -> Option<String> {
     for segment in bytes.chunks(chunk) {
         let mut records = reader.feed(segment);
         while let Some(record) = records.next_record() {
@@ -72,11 +80,15 @@ fn first_damage(mut reader: WalReader, bytes: &[u8], chunk: usize) -> Option<Str
             }
         }
     }
-    None
+    (reader.unfinished() != unfinished).then(|| "unfinished".to_owned())
 }
 
-/// Everything that belongs to a record or to a page header that is in use.
-fn covered(first: &Segment, start: u64, bytes: &[u8]) -> Vec<Range<usize>> {
+/// Everything that belongs to a record or to a page header that is in use; and what is unfinished at the end.
+fn covered(
+    first: &Segment,
+    start: u64,
+    bytes: &[u8],
+) -> (Vec<Range<usize>>, Option<UnfinishedRecord>) {
     let mut reader = first.reader().may_end();
     let mut covered = Vec::new();
     let mut page = 0;
@@ -86,7 +98,8 @@ fn covered(first: &Segment, start: u64, bytes: &[u8]) -> Vec<Range<usize>> {
         let begin = usize::try_from(record.lsn().get() - start).expect("within the run");
         cover(begin, &record, bytes, &mut page, &mut covered);
     }
-    covered
+    drop(records);
+    (covered, reader.unfinished())
 }
 
 fn cover(

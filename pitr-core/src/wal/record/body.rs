@@ -35,6 +35,7 @@ pub struct RecordBody<'a> {
     toplevel_xid: Option<u32>,
     block_count: usize,
     image_bytes: usize,
+    first_relation: Option<RelationFile>,
 }
 
 impl<'a> RecordBody<'a> {
@@ -57,6 +58,7 @@ impl<'a> RecordBody<'a> {
             toplevel_xid: None,
             block_count: 0,
             image_bytes: 0,
+            first_relation: None,
         };
         let mut main_len = 0usize;
         let mut last_block = None;
@@ -72,6 +74,7 @@ impl<'a> RecordBody<'a> {
                     let (rest, header) = BlockHeader::parse(rest, id, major, relation)?;
                     last_block = Some(id);
                     relation = Some(header.relation);
+                    parsed.first_relation.get_or_insert(header.relation);
                     announced += header.payload_len();
                     parsed.block_count += 1;
                     parsed.image_bytes += header.image_len();
@@ -128,6 +131,11 @@ impl<'a> RecordBody<'a> {
     /// The first block, for records that are about no more than one.
     pub fn first_block(&self) -> Option<BlockReference<'a>> {
         self.blocks().next()
+    }
+
+    /// The relation that the first block belongs to.
+    pub const fn first_relation(&self) -> Option<RelationFile> {
+        self.first_relation
     }
 
     /// Number of blocks, 0 to 33.

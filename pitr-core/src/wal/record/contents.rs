@@ -7,7 +7,6 @@ use nom::IResult;
 use crate::postgres_major::PostgresMajor;
 use crate::wal::record::body::{RecordBody, RecordBodyError};
 use crate::wal::record::header::RecordHeader;
-use crate::wal::record::relation_file::RelationFile;
 use crate::wal::record::resource_manager::ResourceManager;
 use crate::wal::rmgr::database::DatabaseRecord;
 use crate::wal::rmgr::heap::HeapRecord;
@@ -112,45 +111,12 @@ impl<'a> RecordContents<'a> {
             operation: info,
         }))
     }
-
-    /// The rows that the record changes, if that is what it does.
-    pub fn row_change(&self) -> Option<RowChange> {
-        match self {
-            RecordContents::Heap(record) => record.row_change(),
-            RecordContents::Heap2(record) => record.row_change(),
-            _ => None,
-        }
-    }
 }
 
 fn contents<'a, T>(
     wrap: impl Fn(T) -> RecordContents<'a>,
 ) -> impl Fn((&'a [u8], Option<T>)) -> Option<RecordContents<'a>> {
     move |(_, parsed)| parsed.map(&wrap)
-}
-
-/// Rows of one relation that a record changes.
-///
-/// The transaction that does it is the record's, and may yet be rolled back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RowChange {
-    /// Files of the relation.
-    pub relation: RelationFile,
-    /// What happens to the rows.
-    pub kind: RowChangeKind,
-    /// How many they are.
-    pub rows: u32,
-}
-
-/// What happens to rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RowChangeKind {
-    /// They are new.
-    Insert,
-    /// They are replaced by other versions of themselves.
-    Update,
-    /// They are gone.
-    Delete,
 }
 
 impl fmt::Display for RecordContents<'_> {

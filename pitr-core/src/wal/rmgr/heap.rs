@@ -9,7 +9,7 @@ use nom::{IResult, Parser};
 
 use crate::wal::record::block_reference::BlockReference;
 use crate::wal::record::body::RecordBody;
-use crate::wal::record::contents::{Parsed, RowChange, RowChangeKind};
+use crate::wal::record::contents::Parsed;
 use crate::wal::record::packed_list::{PackedList, number};
 use crate::wal::record::relation_file::RelationFile;
 
@@ -230,21 +230,6 @@ impl<'a> HeapRecord<'a> {
             }
         };
         Ok((data, Some(record)))
-    }
-
-    /// The row that is inserted, updated or deleted.
-    pub(crate) fn row_change(&self) -> Option<RowChange> {
-        let (row, kind) = match self {
-            HeapRecord::Insert { row, .. } => (row, RowChangeKind::Insert),
-            HeapRecord::Update { row, .. } => (row, RowChangeKind::Update),
-            HeapRecord::Delete { row, .. } => (row, RowChangeKind::Delete),
-            _ => return None,
-        };
-        Some(RowChange {
-            relation: row.relation,
-            kind,
-            rows: 1,
-        })
     }
 }
 

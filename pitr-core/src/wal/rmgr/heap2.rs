@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use nom::Parser;
 use nom::bytes::complete::take;
 use nom::number::complete::{le_u8, le_u16};
+use nom::{IResult, Parser};
 
 use crate::postgres_major::PostgresMajor;
 use crate::wal::record::body::RecordBody;
-use crate::wal::record::contents::{Parsed, RowChange, RowChangeKind};
+use crate::wal::record::contents::Parsed;
 use crate::wal::record::relation_file::RelationFile;
 use crate::wal::rmgr::heap::{HeapTuple, block_of};
 
@@ -77,7 +77,7 @@ impl<'a> Heap2Record<'a> {
             return Ok((body.main_data(), upkeep));
         }
         let (data, block) = block_of(body)?;
-        let (data, (flags, _pad, rows)) = (le_u8, take(1usize), le_u16).parse(data)?;
+        let (data, (flags, rows)) = multi_insert_fields(data)?;
         let insert = MultiInsert {
             relation: block.relation,
             block: block.block,
@@ -88,17 +88,17 @@ impl<'a> Heap2Record<'a> {
         };
         Ok((data, Some(Heap2Record::MultiInsert(insert))))
     }
+}
 
-    pub(crate) fn row_change(&self) -> Option<RowChange> {
-        match self {
-            Heap2Record::MultiInsert(insert) => Some(RowChange {
-                relation: insert.relation,
-                kind: RowChangeKind::Insert,
-                rows: u32::from(insert.rows),
-            }),
-            Heap2Record::Upkeep { .. } => None,
-        }
-    }
+fn multi_insert_fields(data: &[u8]) -> IResult<&[u8], (u8, u16)> {
+    let (data, (flags, _pad, rows)) = (le_u8, take(1usize), le_u16).parse(data)?;
+    Ok((data, (flags, rows)))
+}
+
+/// How many rows such a record inserts.
+pub(crate) fn multi_insert_rows(data: &[u8]) -> Option<u16> {
+    let (_, (_flags, rows)) = multi_insert_fields(data).ok()?;
+    Some(rows)
 }
 
 /// 14 and 17 gave the same numbers to other operations.

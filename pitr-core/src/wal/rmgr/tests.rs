@@ -10,10 +10,11 @@ use crate::timestamp::Timestamp;
 use crate::wal::reader::WalReader;
 use crate::wal::record::Record;
 use crate::wal::record::body::RecordBody;
-use crate::wal::record::contents::{RecordContents, RowChangeKind};
+use crate::wal::record::contents::RecordContents;
 use crate::wal::record::header::RecordHeader;
 use crate::wal::record::relation_file::RelationFile;
 use crate::wal::record::resource_manager::ResourceManager;
+use crate::wal::record::row_change::{RowChange, RowChangeKind};
 use crate::wal::rmgr::database::DatabaseRecord;
 use crate::wal::rmgr::heap::HeapRecord;
 use crate::wal::rmgr::heap2::Heap2Record;
@@ -170,7 +171,8 @@ fn rows_are_counted_by_what_happens_to_them() {
     let mut rows = std::collections::BTreeMap::<_, u32>::new();
     let mut tuples = 0;
     for_each_real_record(|record, contents| {
-        let Some(change) = contents.row_change() else {
+        let body = record.body().unwrap();
+        let Some(change) = RowChange::of(record.header(), &body) else {
             return;
         };
         let key = (
@@ -180,7 +182,11 @@ fn rows_are_counted_by_what_happens_to_them() {
         );
         *rows.entry(key).or_default() += change.rows;
         if let RecordContents::Heap2(Heap2Record::MultiInsert(insert)) = contents {
-            let image = record.body().unwrap().first_block().unwrap().image;
+            let image = body.first_block().unwrap().image;
+            assert_eq!(
+                (change.relation, change.rows),
+                (insert.relation, u32::from(insert.rows))
+            );
             let found = insert.tuples().count();
             assert_eq!(
                 found,

@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use nom::IResult;
-use nom::Parser;
 use nom::bytes::complete::{take, take_while};
 use nom::combinator::{map_opt, map_parser};
 use nom::number::complete::{le_i32, le_i64, le_u8, le_u32, le_u64};
+use nom::{IResult, Parser};
 
 use crate::control_file::checkpoint::{Checkpoint, checkpoint_fields};
 use crate::lsn::Lsn;
