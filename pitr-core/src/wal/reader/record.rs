@@ -81,6 +81,7 @@ impl WalReader {
 
     pub(super) fn finish_assembled<'i>(&mut self) -> Step<'i> {
         let Some(header) = self.assembly.header else {
+            self.state = State::Lost;
             return Step::Moved;
         };
         let computed = self.assembly.crc();
@@ -159,6 +160,8 @@ impl WalReader {
         begins: Option<TimelineId>,
     ) -> Result<Found, Step<'i>> {
         let Some(major) = self.major else {
+            // no record begins before a page has told the version; never look at this one again
+            self.state = State::Lost;
             return Err(Step::Moved);
         };
         if computed != header.crc {
