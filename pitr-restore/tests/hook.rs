@@ -469,6 +469,11 @@ fn histories_in_pg_wal_that_disagree_decide_nothing() {
     scratch
         .fetch_with(&["--timeline", "1"], FIVE)
         .is_refused(200, "pg_wal does not show which");
+    // a standby is not ended for it: it has its primary, and asks again
+    scratch.signal("standby.signal");
+    scratch
+        .fetch_with(&["--timeline", "1"], FIVE)
+        .is_refused(1, "pg_wal does not show which");
 }
 
 #[test]

@@ -137,12 +137,14 @@ pub(crate) enum HookFailure {
 
 impl HookFailure {
     /// Whether the same question may find an answer later: the place of the
-    /// repository or of the file is not as it should be. What is wrong with
-    /// the file itself, or with what was asked, stays.
+    /// repository or of the file is not as it should be, or the server has not
+    /// settled on a timeline. What is wrong with the file itself, or with what
+    /// was asked, stays.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Store(_)
             | Self::Delivery(_)
+            | Self::Undecided { .. }
             | Self::ChildMissing { .. }
             | Self::ChildPresent { .. } => true,
             Self::Repository(error) => {
@@ -158,7 +160,6 @@ impl HookFailure {
             | Self::EmptyRepository { .. }
             | Self::UnknownCluster { .. }
             | Self::SeveralClusters { .. }
-            | Self::Undecided { .. }
             | Self::Hole { .. }
             | Self::HoleBeforeBranch { .. }
             | Self::ForeignSegment { .. } => false,
