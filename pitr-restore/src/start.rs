@@ -176,6 +176,12 @@ impl Start<'_> {
 
     /// Whether the state is what is waited for; `None`: not yet.
     fn judge(&self, state: &ReplayState) -> Option<Result<(), StartError>> {
+        if state.in_recovery
+            && state.paused
+            && let Some(error) = self.too_low(state)
+        {
+            return Some(Err(error));
+        }
         match (self.expected, state.in_recovery, state.paused) {
             (Expected::Production, false, _) | (Expected::Paused, true, true) => Some(Ok(())),
             (Expected::Paused | Expected::ShutDown, false, _) => {
@@ -183,6 +189,29 @@ impl Start<'_> {
             }
             _ => None,
         }
+    }
+
+    /// The setting for whose sake a paused server cannot go on. Replay notes in
+    /// the control file what the original was given, and then compares.
+    ///
+    /// Source: `xlog_redo`, `XLOG_PARAMETER_CHANGE`, src/backend/access/transam/xlog.c.
+    fn too_low(&self, state: &ReplayState) -> Option<StartError> {
+        let control = DataDirectory::new(self.directory).control_file().ok()?;
+        let (name, found, needed) =
+            control
+                .required_settings
+                .named()
+                .into_iter()
+                .find_map(|(name, needed)| {
+                    let found = *state.settings.get(name)?;
+                    (found < needed).then_some((name, found, needed))
+                })?;
+        Some(StartError::SettingTooLow {
+            name,
+            found,
+            needed,
+            directory: self.directory.to_owned(),
+        })
     }
 
     /// The server is no more: that may be what was wanted.
@@ -230,6 +259,7 @@ impl Start<'_> {
                 .max(before.lsn),
             last_commit: before.last_commit,
             timeline: control.as_ref().map(pitr_core::ControlFile::timeline),
+            settings: before.settings.clone(),
         }
     }
 

@@ -314,3 +314,29 @@ fn a_target_just_before_a_gap_is_reached() {
         assert_eq!(paused.sql("SELECT string_agg(v, ',') FROM t"), "a");
     }
 }
+
+/// The original got more connections after the backup: PostgreSQL pauses where
+/// the log says so, and has not reached anything.
+#[test]
+fn a_pause_for_too_low_a_setting_is_not_the_target() {
+    let mut original = Original::start();
+    original.backup();
+    original.insert("a");
+    original
+        .cluster
+        .configure("max_connections", "250")
+        .expect("a setting");
+    original.cluster.restart().expect("a restart");
+    original.insert("b");
+    original
+        .cluster
+        .execute("SELECT pg_create_restore_point('here')");
+    original.archive_all();
+    for action in ["pause", "promote"] {
+        let target = ["--target-name", "here", "--target-action", action];
+        let server = Started::new(&original, action, &target);
+        assert_eq!(server.output.status.code(), Some(1));
+        let said = said(&server.output);
+        assert!(said.contains("max_connections = 250"), "{said}");
+    }
+}

@@ -29,6 +29,23 @@ pub(crate) enum StartError {
         /// Its log.
         log: PathBuf,
     },
+    /// The server pauses where the log raises a setting of the original's above
+    /// its own.
+    ///
+    /// Source: `RecoveryRequiresIntParameter`, src/backend/access/transam/xlogrecovery.c.
+    #[error(
+        "the server has paused before the target: the original was given {name} = {needed}, and here it is {found}"
+    )]
+    SettingTooLow {
+        /// The setting.
+        name: &'static str,
+        /// What this server has.
+        found: u32,
+        /// What the original had from here on.
+        needed: u32,
+        /// Where it is to be changed.
+        directory: PathBuf,
+    },
     /// The server went into production where it should have paused.
     #[error("the server has reached the target but went into production instead of pausing")]
     PromotedInstead,
@@ -53,6 +70,15 @@ impl Explain for StartError {
                 };
                 format!("{known}The whole log: {}", log.display())
             }
+            Self::SettingTooLow {
+                name,
+                needed,
+                directory,
+                ..
+            } => format!(
+                "Set {name} = {needed} in {}, and start the server again (pg_ctl restart): recovery goes on.",
+                directory.join("postgresql.auto.conf").display()
+            ),
             Self::PromotedInstead => {
                 "It could not take read-only connections before the target, and then PostgreSQL does not \
                  pause (a transaction with many subtransactions was open since the backup). \

@@ -27,6 +27,9 @@ pub(crate) struct ReplayState {
     pub(crate) last_commit: Option<DateTime<Utc>>,
     /// Timeline of the last checkpoint.
     pub(crate) timeline: Option<TimelineId>,
+    /// The settings that recovery checks, by name; those that are not known
+    /// are missing.
+    pub(crate) settings: BTreeMap<String, u32>,
 }
 
 /// Variables of the environment that say who connects. Those that say where
@@ -73,7 +76,10 @@ impl Session {
              pg_last_wal_replay_lsn(), \
              to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', \
                      'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
-             (SELECT timeline_id FROM pg_control_checkpoint())"
+             (SELECT timeline_id FROM pg_control_checkpoint()), \
+             (SELECT string_agg(name || ' ' || setting, ',') FROM pg_settings \
+              WHERE name IN ('max_connections', 'max_worker_processes', 'max_wal_senders', \
+                             'max_prepared_transactions', 'max_locks_per_transaction'))"
         ))?;
         let row = rows.first();
         let value = |position| row.and_then(|row| row.get(position));
@@ -83,6 +89,14 @@ impl Session {
             lsn: value(2).and_then(|text| text.parse().ok()),
             last_commit: value(3).and_then(|text| text.parse().ok()),
             timeline: value(4).and_then(|text| text.parse().ok()),
+            settings: value(5)
+                .unwrap_or_default()
+                .split(',')
+                .filter_map(|setting| {
+                    let (name, value) = setting.split_once(' ')?;
+                    Some((name.to_owned(), value.parse().ok()?))
+                })
+                .collect(),
         })
     }
 }
