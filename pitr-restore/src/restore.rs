@@ -130,6 +130,8 @@ fn restore(
                 owner: layout.owner.as_ref(),
                 config_file: configured.config_file.as_deref(),
                 expected: Expected::of(request.has_target(), request.action),
+                has_target: request.has_target(),
+                segment_size: info.segment_size,
                 path: &plan.choice.path,
                 end: plan.coverage.end,
             }

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pitr_console::{Console, PointInTime, Progress};
-use pitr_core::{ClusterState, Lsn, TimelinePath};
+use pitr_core::{ClusterState, Lsn, TimelinePath, WalSegmentSize};
 use pitr_postgres::DataDirectory;
 
 use crate::lay_down::root::Owner;
@@ -48,6 +48,9 @@ pub(crate) struct Start<'a> {
     /// A configuration file outside of the directory.
     pub(crate) config_file: Option<&'a Path>,
     pub(crate) expected: Expected,
+    /// Whether it ends at a target, and not with the archived log.
+    pub(crate) has_target: bool,
+    pub(crate) segment_size: WalSegmentSize,
     /// The way that replay takes.
     pub(crate) path: &'a TimelinePath,
     /// Where replay ends at the latest.
@@ -183,12 +186,28 @@ impl Start<'_> {
             return Some(Err(error));
         }
         match (self.expected, state.in_recovery, state.paused) {
+            (Expected::Production, false, _) if self.ended_early(state) => {
+                Some(Err(StartError::EndedEarly {
+                    lsn: state.lsn.unwrap_or_default(),
+                    end: self.end,
+                }))
+            }
             (Expected::Production, false, _) | (Expected::Paused, true, true) => Some(Ok(())),
             (Expected::Paused | Expected::ShutDown, false, _) => {
                 Some(Err(StartError::PromotedInstead))
             }
             _ => None,
         }
+    }
+
+    /// Whether replay should have gone to the end of the archived log and ended
+    /// before its last segment: a record that PostgreSQL cannot read is the end
+    /// of the log to it.
+    fn ended_early(&self, state: &ReplayState) -> bool {
+        let last_segment = self.end.get().saturating_sub(self.segment_size.bytes());
+        !self.has_target
+            && state.said_by_server
+            && state.lsn.is_some_and(|lsn| lsn.get() < last_segment)
     }
 
     /// The setting for whose sake a paused server cannot go on. Replay notes in
@@ -259,6 +278,7 @@ impl Start<'_> {
                 .max(before.lsn),
             last_commit: before.last_commit,
             timeline: control.as_ref().map(pitr_core::ControlFile::timeline),
+            said_by_server: false,
             settings: before.settings.clone(),
         }
     }

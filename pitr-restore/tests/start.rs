@@ -340,3 +340,35 @@ fn a_pause_for_too_low_a_setting_is_not_the_target() {
         assert!(said.contains("max_connections = 250"), "{said}");
     }
 }
+
+/// To PostgreSQL a record that it cannot read is the end of the log.
+#[test]
+fn a_log_that_ends_early_is_told() {
+    let original = Original::start();
+    original.backup();
+    original.insert("a");
+    original.archive_all();
+    original.insert("b");
+    let damaged = original.archive_all();
+    for value in ["c", "d"] {
+        original.insert(value);
+        original.archive_all();
+    }
+    // as if it had been archived so: the object itself is whole
+    let object = original.object(&damaged);
+    let fetched = original.place("fetched");
+    let mut fetch = std::process::Command::new(&original.restore);
+    fetch.arg("--repo").arg(&original.repository);
+    fetch.arg(&damaged).arg(&fetched);
+    succeeded(&original::run(fetch));
+    let mut bytes = fs::read(&fetched).expect("a segment");
+    bytes[40..200].fill(0xFF);
+    let plain = object.with_extension("");
+    fs::remove_file(&object).expect("an object");
+    fs::write(&plain, bytes).expect("an object");
+    pitr_testbed::chown_to_server_user(&plain).expect("an owner");
+    let server = Started::new(&original, "early", &[]);
+    assert_eq!(server.output.status.code(), Some(1));
+    let said = said(&server.output);
+    assert!(said.contains("the archived log goes on to"), "{said}");
+}

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use pitr_console::Explain;
+use pitr_core::Lsn;
 
 /// Why the target was not reached.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,14 @@ pub(crate) enum StartError {
         /// Where it is to be changed.
         directory: PathBuf,
     },
+    /// Replay ended before the archived log did.
+    #[error("the server has gone into production at {lsn}, and the archived log goes on to {end}")]
+    EndedEarly {
+        /// End of the last record that was replayed.
+        lsn: Lsn,
+        /// End of the archived log.
+        end: Lsn,
+    },
     /// The server went into production where it should have paused.
     #[error("the server has reached the target but went into production instead of pausing")]
     PromotedInstead,
@@ -79,6 +88,11 @@ impl Explain for StartError {
                 "Set {name} = {needed} in {}, and start the server again (pg_ctl restart): recovery goes on.",
                 directory.join("postgresql.auto.conf").display()
             ),
+            Self::EndedEarly { .. } => {
+                "What was committed later is not in it. PostgreSQL takes a record that it cannot read for \
+                 the end of the log: its log says which, and \"pitr-archive verify\" what is damaged."
+                    .to_owned()
+            }
             Self::PromotedInstead => {
                 "It could not take read-only connections before the target, and then PostgreSQL does not \
                  pause (a transaction with many subtransactions was open since the backup). \

@@ -27,6 +27,8 @@ pub(crate) struct ReplayState {
     pub(crate) last_commit: Option<DateTime<Utc>>,
     /// Timeline of the last checkpoint.
     pub(crate) timeline: Option<TimelineId>,
+    /// Whether the server itself said this, and not its files.
+    pub(crate) said_by_server: bool,
     /// The settings that recovery checks, by name; those that are not known
     /// are missing.
     pub(crate) settings: BTreeMap<String, u32>,
@@ -84,6 +86,7 @@ impl Session {
         let row = rows.first();
         let value = |position| row.and_then(|row| row.get(position));
         Ok(ReplayState {
+            said_by_server: true,
             in_recovery: value(0) == Some("t"),
             paused: value(1) == Some("t"),
             lsn: value(2).and_then(|text| text.parse().ok()),
