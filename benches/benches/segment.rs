@@ -6,8 +6,8 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use pitr_benches::{RealSegment, pgbench_segments};
-use pitr_core::WalFileName;
+use pitr_benches::{Kind, RealSegment, pgbench_segments};
+use pitr_core::{SegmentName, SegmentSummaryBuilder, WalFileName, WalReader, WalSegmentSize};
 use pitr_store::wal::identify;
 use pitr_store::{Codec, Decoder, Encoder, Encoding, LocalStore, Repository, WalBytes};
 
@@ -105,11 +105,54 @@ fn way(criterion: &mut Criterion, segment: &RealSegment) -> Result<(), Failure> 
     Ok(())
 }
 
+/// Reading every record, beside the checksum alone.
+fn scan(criterion: &mut Criterion, kind: Kind) -> Result<(), Failure> {
+    let segments = pgbench_segments(kind, 4)?;
+    let segment = segments.first().ok_or("no segment")?;
+    let name: SegmentName = segment.name.parse()?;
+    let size = WalSegmentSize::DEFAULT;
+    let number = name.number(size)?;
+    let mut group = criterion.benchmark_group(format!("scan, {}", kind.name()));
+    group.throughput(Throughput::Bytes(segment.bytes.len() as u64));
+    group.bench_function("crc32c alone", |bench| {
+        bench.iter(|| crc32c::crc32c(black_box(&segment.bytes)));
+    });
+    group.bench_function("records with their CRC", |bench| {
+        bench.iter(|| {
+            let mut reader = WalReader::new(number, size);
+            let mut records = reader.feed(black_box(&segment.bytes));
+            let mut count = 0_u64;
+            while let Some(record) = records.next_record() {
+                count += u64::from(record.is_ok());
+            }
+            count
+        });
+    });
+    let summary = |bytes: &[u8]| {
+        let mut builder = SegmentSummaryBuilder::new(name, size).ok()?;
+        for chunk in bytes.chunks(256 << 10) {
+            builder.feed(chunk);
+        }
+        Some(builder.finish())
+    };
+    let found = summary(&segment.bytes).ok_or("no summary")?;
+    if found.is_damaged() || found.records == 0 {
+        return Err(format!("{found:?}").into());
+    }
+    group.bench_function("summary", |bench| {
+        bench.iter(|| summary(black_box(&segment.bytes)));
+    });
+    group.finish();
+    Ok(())
+}
+
 fn segment_path(criterion: &mut Criterion) {
-    let result = pgbench_segments(4)
+    let result = pgbench_segments(Kind::SmallRecords, 4)
         .map_err(Failure::from)
         .and_then(|segments| {
             let segment = segments.last().ok_or("no segment")?;
+            scan(criterion, Kind::SmallRecords)?;
+            scan(criterion, Kind::PageImages)?;
             codecs(criterion, segment)?;
             way(criterion, segment)
         });

@@ -13,13 +13,33 @@ pub struct RealSegment {
     pub bytes: Vec<u8>,
 }
 
-/// Segments of a pgbench run on the installed PostgreSQL: `count` of them,
-/// with few full-page images, kept in the target folder between runs.
+/// What kind of log a segment holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Many small records: long after a checkpoint, nearly no page images.
+    SmallRecords,
+    /// Mostly images of whole pages: right after a checkpoint.
+    PageImages,
+}
+
+impl Kind {
+    /// Name of the kind, and of the folder that its segments are kept in.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SmallRecords => "small records",
+            Self::PageImages => "page images",
+        }
+    }
+}
+
+/// Segments of a pgbench run on the installed PostgreSQL, kept in the target
+/// folder between runs.
 ///
 /// # Errors
 /// [`TestbedError`] where no server can be run.
-pub fn pgbench_segments(count: usize) -> Result<Vec<RealSegment>, TestbedError> {
-    let kept = kept_in();
+pub fn pgbench_segments(kind: Kind, count: usize) -> Result<Vec<RealSegment>, TestbedError> {
+    let kept = kept_in().join(kind.name());
     if let Some(segments) = read(&kept, count) {
         return Ok(segments);
     }
@@ -27,6 +47,7 @@ pub fn pgbench_segments(count: usize) -> Result<Vec<RealSegment>, TestbedError> 
     let mut cluster = Cluster::builder(&install)
         .setting("wal_keep_size", "8GB")
         .setting("max_wal_size", "8GB")
+        .setting("checkpoint_timeout", "1h")
         .create()?;
     cluster.start()?;
     let pgbench = |arguments: &[&str]| -> Result<(), TestbedError> {
@@ -47,11 +68,22 @@ pub fn pgbench_segments(count: usize) -> Result<Vec<RealSegment>, TestbedError> 
             }),
         }
     };
-    pgbench(&["-i", "-q", "-s", "10"])?;
-    // after the first changes of a page come those without its image
-    pgbench(&["-n", "-c", "4", "-t", "10000"])?;
-    let last: u64 = number(&cluster, "pg_current_wal_lsn() - '0/0'") / SEGMENT_BYTES - 1;
-    let first = last.saturating_sub(count as u64 - 1);
+    pgbench(&["-i", "-q", "-s", "20"])?;
+    let segment = |expression: &str| number(&cluster, expression) / SEGMENT_BYTES;
+    let (first, last) = match kind {
+        Kind::PageImages => {
+            cluster.execute("CHECKPOINT");
+            let first = segment("pg_current_wal_lsn() - '0/0'") + 1;
+            pgbench(&["-n", "-c", "4", "-t", "6000"])?;
+            (first, first + count as u64 - 1)
+        }
+        Kind::SmallRecords => {
+            // after the first change of a page come those without its image
+            pgbench(&["-n", "-c", "4", "-t", "30000"])?;
+            let last = segment("pg_current_wal_lsn() - '0/0'") - 1;
+            (last.saturating_sub(count as u64 - 1), last)
+        }
+    };
     let _ = std::fs::create_dir_all(&kept);
     for number in first..=last {
         let name = format!("{:08X}{:08X}{:08X}", 1, number / 256, number % 256);
