@@ -129,14 +129,7 @@ fn a_backup_of_every_major_can_be_restored_by_hand_with_stock_tools() {
             text(&taken)
         );
         cluster.execute("INSERT INTO here SELECT generate_series(1001, 2000)");
-        cluster.execute("SELECT pg_switch_wal()");
-        cluster
-            .wait_for_sql(
-                "SELECT last_archived_wal >= pg_walfile_name(pg_current_wal_lsn() - 1048576) \
-                 FROM pg_stat_archiver",
-                Duration::from_secs(60),
-            )
-            .unwrap();
+        cluster.archive_all().unwrap();
         let label = labels(&site).remove(0);
         let system = system_identifier(&site);
         let spaces = list(&site)["clusters"][0]["backups"][0]["tablespaces"]

@@ -11,7 +11,6 @@ mod scene;
 
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use pitr_core::{SegmentSummary, WalFileName};
 use pitr_store::wal::WalArchive;
@@ -63,13 +62,7 @@ fn the_summary_of_every_majors_segment_tells_what_happened_in_it() {
         cluster.execute("CREATE DATABASE other");
         cluster.execute("DROP DATABASE other");
         cluster.execute("CHECKPOINT");
-        let name = cluster.sql("SELECT pg_walfile_name(pg_switch_wal() - 1)");
-        cluster
-            .wait_for_sql(
-                &format!("SELECT last_archived_wal >= '{name}' FROM pg_stat_archiver"),
-                Duration::from_secs(60),
-            )
-            .unwrap();
+        let name = cluster.archive_all().unwrap();
 
         let archive = archive_in(&site.repo());
         let file: WalFileName = name.parse().unwrap();

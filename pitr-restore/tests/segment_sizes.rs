@@ -49,14 +49,7 @@ fn a_cluster_of_any_segment_size_comes_back_to_the_moment_before_the_mistake() {
             cluster.sql("SELECT count(*) || ' ' || sum(hashtext(md5)::bigint) FROM empleados");
         let before = cluster.sql("SELECT now()");
         cluster.execute("DELETE FROM empleados");
-        cluster.execute("SELECT pg_switch_wal()");
-        cluster
-            .wait_for_sql(
-                "SELECT last_archived_wal >= pg_walfile_name(pg_current_wal_lsn() - 1) \
-                 OR last_archived_wal = pg_walfile_name(pg_switch_wal() - 1) FROM pg_stat_archiver",
-                Duration::from_secs(120),
-            )
-            .unwrap();
+        cluster.archive_all().unwrap();
         cluster.kill_9();
         drop(cluster);
 

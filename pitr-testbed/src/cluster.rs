@@ -378,6 +378,26 @@ impl Cluster {
             cluster.psql(query).is_ok_and(|answer| answer == "t")
         })
     }
+
+    /// Makes the server archive everything that it has written, and waits for it.
+    ///
+    /// Gives the last segment that is needed for that.
+    ///
+    /// # Errors
+    /// [`TestbedError::Failed`] of a query, [`TestbedError::TimedOut`].
+    pub fn archive_all(&self) -> Result<String, TestbedError> {
+        // the switch ends in the segment that is needed; where nothing was
+        // written since the last one, that segment is the one before
+        let segment = self.psql("SELECT pg_walfile_name(pg_switch_wal() - 1)")?;
+        // the name archived last may be that of a .backup file, which sorts
+        // behind the segment that it begins with
+        let archived = format!(
+            "SELECT EXISTS (SELECT FROM pg_ls_archive_statusdir() WHERE name = '{segment}.done') \
+             OR (SELECT left(last_archived_wal, 24) > '{segment}' FROM pg_stat_archiver)"
+        );
+        self.wait_for_sql(&archived, Duration::from_secs(120))?;
+        Ok(segment)
+    }
 }
 
 impl Drop for Cluster {

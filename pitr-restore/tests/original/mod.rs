@@ -178,15 +178,7 @@ pub(crate) fn insert(cluster: &Cluster, value: &str) -> String {
 }
 
 pub(crate) fn archive_all(cluster: &Cluster) -> String {
-    let segment = cluster.sql("SELECT pg_walfile_name(pg_current_wal_lsn())");
-    cluster.execute("SELECT pg_switch_wal()");
-    cluster
-        .wait_for_sql(
-            &format!("SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver"),
-            LIMIT,
-        )
-        .unwrap();
-    segment
+    cluster.archive_all().unwrap()
 }
 
 /// Runs a command as the user who runs the servers.
