@@ -173,7 +173,7 @@ fn answer(
             segment_request.answer(&followed(request.timeline, server, &wal)?)
         }
         name @ (WalFileName::History(_) | WalFileName::Backup { .. } | WalFileName::Partial(_)) => {
-            deliver(&wal, &name, &request.destination)
+            deliver(&wal, &name, &request.destination, console)
         }
     }
 }
@@ -257,7 +257,7 @@ impl SegmentRequest<'_> {
         match followed.standing(&segment, size)? {
             Standing::OnPath { last, branch } => {
                 let name = WalFileName::Segment(segment);
-                match deliver(self.wal, &name, self.destination)? {
+                match deliver(self.wal, &name, self.destination, self.console)? {
                     Answer::Fetched => Ok(Answer::Fetched),
                     Answer::Absent => self.without_it(last, branch),
                 }
@@ -361,7 +361,7 @@ impl SegmentRequest<'_> {
 
     fn deliver_partial(&self) -> Result<bool, HookFailure> {
         let name = WalFileName::Partial(self.segment);
-        if deliver(self.wal, &name, self.destination)? == Answer::Absent {
+        if deliver(self.wal, &name, self.destination, self.console)? == Answer::Absent {
             return Ok(false);
         }
         self.console.log(format!(
@@ -378,6 +378,7 @@ fn deliver(
     wal: &WalArchive,
     name: &WalFileName,
     destination: &Path,
+    console: Console,
 ) -> Result<Answer, HookFailure> {
     // most requests that find nothing never touch the destination
     if wal.locate(name)?.is_none() {
@@ -385,8 +386,15 @@ fn deliver(
     }
     let mut delivery = Delivery::begin(destination)?;
     match wal.fetch_to(name, &mut delivery) {
-        Ok(_) => {
+        Ok(fetched) => {
             delivery.finish()?;
+            if let Some(damage) = fetched.summary_damage {
+                console.warn(
+                    format!("{name} is whole, but something beside it is damaged: {damage}"),
+                    None,
+                    Some("Check the disk that the repository lies on."),
+                );
+            }
             Ok(Answer::Fetched)
         }
         Err(FetchError::Sink(source)) => {

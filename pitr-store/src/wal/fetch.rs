@@ -7,7 +7,7 @@ use pitr_core::{TimelineHistory, TimelineId, WalFileName};
 use super::compare::to_u64;
 use super::identify::{IdentifyError, identify};
 use super::text_file::{TextFileError, check_text_file, parse_history};
-use super::{StoredObject, WalArchive};
+use super::{StoredObject, SummaryError, WalArchive};
 use crate::codec::{DecodeError, Decoder};
 use crate::store::{ErrorClass, Operation, StoreError};
 
@@ -18,6 +18,9 @@ pub struct Fetched {
     pub object: StoredObject,
     /// Bytes handed out.
     pub content_bytes: u64,
+    /// What is wrong with the summary behind the segment, if anything is. The
+    /// segment itself is whole, but its disk is not to be trusted.
+    pub summary_damage: Option<String>,
 }
 
 /// Why a file could not be handed out. What was written before the error is
@@ -153,9 +156,16 @@ impl WalArchive {
             }
         };
         sink.flush().map_err(FetchError::Sink)?;
+        // the codec passes over the summary without a look
+        let summary_damage = match self.summary_of(&object) {
+            Ok(_) => None,
+            Err(SummaryError::Store(error)) => return Err(error.into()),
+            Err(error) => Some(error.to_string()),
+        };
         Ok(Fetched {
             object,
             content_bytes,
+            summary_damage,
         })
     }
 

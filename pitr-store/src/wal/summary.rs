@@ -7,7 +7,7 @@ use pitr_core::{SegmentSummary, WalFileName};
 use super::compare::to_u64;
 use super::fetch::FetchError;
 use super::scan;
-use super::summary_frame::{self, FOOTER_BYTES, SummaryFrameError};
+use super::summary_frame::{self, FOOTER_BYTES, MAX_SUMMARY_BYTES, SummaryFrameError};
 use super::{StoredObject, WalArchive};
 use crate::codec::Encoding;
 use crate::store::StoreError;
@@ -62,15 +62,23 @@ impl WalArchive {
         let object = self
             .locate(name)?
             .ok_or(SummaryError::Absent { name: *name })?;
+        self.summary_of(&object)
+    }
+
+    /// The summary at the end of a stored object.
+    pub(super) fn summary_of(
+        &self,
+        object: &StoredObject,
+    ) -> Result<Option<SegmentSummary>, SummaryError> {
         if object.encoding != Encoding::Zstd {
             return Ok(None);
         }
-        let read = self.read_summary(&object)?;
+        let read = self.read_summary(object)?;
         if let Some(summary) = &read
-            && summary.segment != *name
+            && summary.segment != object.name
         {
             return Err(SummaryError::OtherSegment {
-                location: object.location,
+                location: object.location.clone(),
                 found: summary.segment,
             });
         }
@@ -88,7 +96,19 @@ impl WalArchive {
             .get(tail.len().saturating_sub(FOOTER_BYTES)..)
             .unwrap_or_default();
         let Some(length) = summary_frame::length(footer).map_err(in_frame)? else {
-            return Ok(None);
+            // the longest frame there can be, where the short tail has none
+            let found = summary_frame::ends_with_frame(&tail) || {
+                let longest = to_u64(summary_frame::tail_bytes(MAX_SUMMARY_BYTES));
+                end > TAIL_BYTES
+                    && summary_frame::ends_with_frame(&self.tail(object, longest.min(end))?)
+            };
+            return if found {
+                Err(in_frame(SummaryFrameError::Damaged {
+                    what: "its mark is wrong",
+                }))
+            } else {
+                Ok(None)
+            };
         };
         let whole = to_u64(summary_frame::tail_bytes(length));
         if whole > to_u64(tail.len()) && whole <= end {

@@ -120,6 +120,21 @@ pub(super) fn content(tail: &[u8], length: usize) -> Result<&[u8], SummaryFrameE
     Ok(summary)
 }
 
+/// Whether a frame of this kind ends with `tail`, whatever its end says: then
+/// its mark is damaged.
+pub(super) fn ends_with_frame(tail: &[u8]) -> bool {
+    let magic = MAGIC.to_le_bytes();
+    tail.windows(HEADER_BYTES).enumerate().any(|(at, header)| {
+        let Some((found, length)) = header.split_first_chunk::<4>() else {
+            return false;
+        };
+        let length = length
+            .first_chunk::<4>()
+            .and_then(|bytes| usize::try_from(u32::from_le_bytes(*bytes)).ok());
+        *found == magic && length == tail.len().checked_sub(at + HEADER_BYTES)
+    })
+}
+
 /// Bytes from the end of an object that hold a summary of `length` bytes.
 pub(super) const fn tail_bytes(length: usize) -> usize {
     HEADER_BYTES + length + FOOTER_BYTES
@@ -169,9 +184,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_frame_is_known_by_its_beginning_where_its_end_is_damaged() {
+        let mut object = b"data before".to_vec();
+        object.extend(frame(b"{}").unwrap());
+        assert!(ends_with_frame(&object));
+        let last = object.len() - 1;
+        object[last] ^= 1;
+        assert_eq!(length(&object).unwrap(), None);
+        assert!(ends_with_frame(&object));
+        assert!(!ends_with_frame(b"data before, and nothing more"));
+    }
+
     proptest::proptest! {
         #[test]
         fn no_bytes_panic(tail: Vec<u8>, claimed in 0_usize..1 << 20) {
+            let _ = ends_with_frame(&tail);
             let _ = length(&tail);
             let _ = content(&tail, claimed.min(MAX_SUMMARY_BYTES));
         }
