@@ -108,7 +108,8 @@ fn way(criterion: &mut Criterion, segment: &RealSegment) -> Result<(), Failure> 
 /// Reading every record, beside the checksum alone.
 fn scan(criterion: &mut Criterion, kind: Kind) -> Result<(), Failure> {
     let segments = pgbench_segments(kind, 4)?;
-    let segment = segments.first().ok_or("no segment")?;
+    // the furthest from its checkpoint, or for images the last of them
+    let segment = segments.last().ok_or("no segment")?;
     let name: SegmentName = segment.name.parse()?;
     let size = WalSegmentSize::DEFAULT;
     let number = name.number(size)?;
