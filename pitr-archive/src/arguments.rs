@@ -13,6 +13,7 @@ use pitr_console::RepositoryArguments;
     name = "pitr-archive",
     version,
     subcommand_negates_reqs = true,
+    override_usage = "pitr-archive [OPTIONS] %p %f\n       pitr-archive [OPTIONS] <COMMAND>",
     subcommand_precedence_over_arg = true,
     after_help = "Exit codes: 0 done and durable; 1 failed; 2 wrong usage. Never above 125."
 )]
