@@ -43,7 +43,7 @@ struct Report {
 }
 
 fn create(settings: &Settings) -> Result<Report, Failure> {
-    let made = Repository::init(open_store(settings.repository()?)?)?;
+    let made = Repository::init(open_store(settings.repository()?, &settings.stores)?)?;
     let created = matches!(made, Initialized::Created(_));
     let repository = made.into_repository();
     let location = repository.location();

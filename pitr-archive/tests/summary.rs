@@ -14,12 +14,12 @@ use std::process::{Command, Output};
 
 use pitr_core::{SegmentSummary, WalFileName};
 use pitr_store::wal::WalArchive;
-use pitr_store::{Repository, open_store};
+use pitr_store::{Repository, StoreOptions, open_store};
 use pitr_testbed::{Cluster, PostgresInstall, Site};
 use scene::{Repo, Segment};
 
 fn archive_in(repo: &Path) -> WalArchive {
-    let store = open_store(repo.to_str().unwrap()).unwrap();
+    let store = open_store(repo.to_str().unwrap(), &StoreOptions::default()).unwrap();
     let repository = Repository::open(store).unwrap();
     repository.clusters().unwrap().remove(0).wal()
 }

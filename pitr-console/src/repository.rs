@@ -10,7 +10,7 @@ use crate::{Failure, Settings};
 /// # Errors
 /// No repository is named, its address leads nowhere, or none lies there.
 pub fn open_repository(settings: &Settings) -> Result<Repository, Failure> {
-    let store = open_store(settings.repository()?)?;
+    let store = open_store(settings.repository()?, &settings.stores)?;
     Ok(Repository::open(store)?)
 }
 

@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use pitr_store::{AzOptions, FtpOptions, GsOptions, S3Options, SftpOptions, StoreOptions};
 use serde::Deserialize;
 
 use crate::Explain;
@@ -37,6 +38,16 @@ struct File {
     threads: Option<usize>,
     wal_wait_seconds: Option<u64>,
     pg_bin: Option<PathBuf>,
+    #[serde(default)]
+    s3: S3Options,
+    #[serde(default)]
+    gs: GsOptions,
+    #[serde(default)]
+    az: AzOptions,
+    #[serde(default)]
+    sftp: SftpOptions,
+    #[serde(default)]
+    ftp: FtpOptions,
 }
 
 /// The settings in force, each with where it came from already decided.
@@ -54,6 +65,8 @@ pub struct Settings {
     pub wal_wait_seconds: u64,
     /// Folder of `pg_ctl` and `postgres`.
     pub pg_bin: Option<PathBuf>,
+    /// How remote stores are reached.
+    pub stores: StoreOptions,
     /// The configuration file that was read.
     pub file: Option<PathBuf>,
 }
@@ -168,6 +181,13 @@ impl Settings {
             threads: file.threads.filter(|n| *n > 0).unwrap_or_else(cores),
             wal_wait_seconds: file.wal_wait_seconds.unwrap_or(60),
             pg_bin: file.pg_bin,
+            stores: StoreOptions {
+                s3: file.s3,
+                gs: file.gs,
+                az: file.az,
+                sftp: file.sftp,
+                ftp: file.ftp,
+            },
             file: read_from,
         })
     }

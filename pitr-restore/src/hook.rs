@@ -143,7 +143,7 @@ fn answer(
     console: Console,
 ) -> Result<Answer, HookFailure> {
     let settings = Settings::load(&request.arguments.repository)?;
-    let repository = Repository::open(open_store(settings.repository()?)?)?;
+    let repository = Repository::open(open_store(settings.repository()?, &settings.stores)?)?;
     let Some(cluster) = find_cluster(&repository, request, server)? else {
         let location = repository.location();
         if !is_standby {

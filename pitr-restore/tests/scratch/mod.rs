@@ -8,7 +8,7 @@ use pitr_core::{
     PostgresMajor, SegmentName, SystemIdentifier, TimelineId, WalFileName, WalSegmentSize,
 };
 use pitr_store::wal::{WalArchive, WalBytes};
-use pitr_store::{Cluster, ClusterIdentity, Codec, Repository, open_store};
+use pitr_store::{Cluster, ClusterIdentity, Codec, Repository, StoreOptions, open_store};
 use pitr_testbed::TestDir;
 
 /// 1 MiB: the smallest segments there are.
@@ -37,7 +37,10 @@ impl Scratch {
     pub(crate) fn without_cluster() -> Self {
         let dir = TestDir::new().unwrap();
         let repository = dir.join("repository");
-        Repository::init(open_store(repository.to_str().unwrap()).unwrap()).unwrap();
+        Repository::init(
+            open_store(repository.to_str().unwrap(), &StoreOptions::default()).unwrap(),
+        )
+        .unwrap();
         let data = dir.join("data");
         for folder in ["global", "pg_wal"] {
             fs::create_dir_all(data.join(folder)).unwrap();
@@ -54,7 +57,10 @@ impl Scratch {
     }
 
     pub(crate) fn open(&self) -> Repository {
-        Repository::open(open_store(self.repository.to_str().unwrap()).unwrap()).unwrap()
+        Repository::open(
+            open_store(self.repository.to_str().unwrap(), &StoreOptions::default()).unwrap(),
+        )
+        .unwrap()
     }
 
     pub(crate) fn claim(&self, system_identifier: u64) -> Cluster {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::Store;
+use super::{Store, StoreOptions};
 use crate::local::LocalStore;
 
 /// Why an address leads to no store.
@@ -58,7 +58,7 @@ impl AddressError {
 ///
 /// # Errors
 /// [`AddressError`].
-pub fn open_store(address: &str) -> Result<Arc<dyn Store>, AddressError> {
+pub fn open_store(address: &str, _options: &StoreOptions) -> Result<Arc<dyn Store>, AddressError> {
     Ok(Arc::new(LocalStore::new(local_path(address)?)))
 }
 

@@ -2,6 +2,7 @@
 
 mod address;
 mod error;
+mod options;
 
 use std::any::Any;
 use std::fmt;
@@ -12,6 +13,7 @@ use crate::key::ObjectKey;
 
 pub use address::{AddressError, open_store};
 pub use error::{ErrorClass, NodeKind, Operation, SpaceLimit, StoreError};
+pub use options::{AzOptions, FtpOptions, GsOptions, S3Options, SftpOptions, StoreOptions};
 
 /// A place that keeps whole objects under keys, each written once.
 ///
