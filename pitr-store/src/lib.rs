@@ -24,9 +24,9 @@ pub use repository::{
     Initialized, Repository, RepositoryDocument, RepositoryError,
 };
 pub use store::{
-    AddressError, AzOptions, Entry, EntryKind, ErrorClass, FtpOptions, GsOptions, Hold, NodeKind,
-    ObjectMeta, ObjectWriter, Operation, S3Options, SftpOptions, SpaceLimit, Store, StoreError,
-    StoreOptions, open_store,
+    AddressError, AzOptions, Entry, EntryKind, ErrorClass, FtpOptions, GsOptions, Hold, Medium,
+    NodeKind, ObjectMeta, ObjectWriter, Operation, Promises, S3Options, SftpOptions, SpaceLimit,
+    Store, StoreError, StoreOptions, open_store,
 };
 pub use wal::{
     FetchError, Fetched, PushError, Pushed, StoredObject, WalArchive, WalBytes, WalFile, WalSource,

@@ -14,6 +14,8 @@ use serde::Serialize;
 pub(super) struct Report {
     pub(super) repository: String,
     pub(super) format: u32,
+    /// What the medium that it lies on cannot promise.
+    pub(super) warnings: Vec<&'static str>,
     pub(super) clusters: Vec<ClusterReport>,
 }
 
@@ -100,6 +102,7 @@ pub(super) fn gather(repository: &Repository, clusters: &[Cluster]) -> Result<Re
     Ok(Report {
         repository: repository.location(),
         format: repository.document().format,
+        warnings: repository.store().promises().warnings(),
         clusters: clusters
             .iter()
             .map(cluster)

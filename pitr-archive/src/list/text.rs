@@ -16,6 +16,9 @@ pub(super) fn render(report: &Report) -> String {
         "repository {} (format {})\n",
         report.repository, report.format
     );
+    for warning in &report.warnings {
+        let _ = writeln!(out, "WARNING: {warning}");
+    }
     if report.clusters.is_empty() {
         out.push_str("\nno cluster has archived or backed up anything yet\n");
     }

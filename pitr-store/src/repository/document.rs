@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::key::ObjectKey;
-use crate::store::{Store, StoreError};
+use crate::store::{Medium, Store, StoreError};
 
 /// The only format of a repository that this build reads and writes.
 pub const FORMAT: u32 = 1;
@@ -22,6 +22,9 @@ pub struct RepositoryDocument {
     pub created: String,
     /// What made it: name and version. For people.
     pub tool: String,
+    /// What `init` found out about the medium; `None` where its nature says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub medium: Option<Medium>,
 }
 
 /// `claim.json`: which cluster's push made a fresh repository its own.

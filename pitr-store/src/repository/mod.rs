@@ -215,10 +215,15 @@ impl Repository {
                 names,
             });
         }
+        let medium = store.probe()?;
+        if let Some(medium) = &medium {
+            store.adopt(medium);
+        }
         let document = RepositoryDocument {
             format: FORMAT,
             created: document::now(),
             tool: format!("pitr {}", env!("CARGO_PKG_VERSION")),
+            medium,
         };
         let key = document_key(REPOSITORY_DOCUMENT);
         match document::put(store.as_ref(), &key, &document) {
@@ -237,8 +242,13 @@ impl Repository {
     /// `NotARepository` without `pitr.json`; `Document` for an unknown format.
     pub fn open(store: Arc<dyn Store>) -> Result<Self, RepositoryError> {
         let key = document_key(REPOSITORY_DOCUMENT);
-        match document::read(store.as_ref(), &key) {
-            Ok(document) => Ok(Self { store, document }),
+        match document::read::<RepositoryDocument>(store.as_ref(), &key) {
+            Ok(document) => {
+                if let Some(medium) = &document.medium {
+                    store.adopt(medium);
+                }
+                Ok(Self { store, document })
+            }
             Err(DocumentError::Store(StoreError::NotFound { .. })) => {
                 Err(RepositoryError::NotARepository {
                     location: store.location(),

@@ -2,6 +2,7 @@
 
 mod address;
 mod error;
+mod medium;
 mod options;
 
 use std::any::Any;
@@ -13,6 +14,7 @@ use crate::key::ObjectKey;
 
 pub use address::{AddressError, open_store};
 pub use error::{ErrorClass, NodeKind, Operation, SpaceLimit, StoreError};
+pub use medium::{Medium, Promises};
 pub use options::{AzOptions, FtpOptions, GsOptions, S3Options, SftpOptions, StoreOptions};
 
 /// A place that keeps whole objects under keys, each written once.
@@ -39,6 +41,30 @@ pub trait Store: Send + Sync + fmt::Debug {
         format!("{}/{key}", self.location())
     }
 
+    /// Which of the promises that depend on the medium this store keeps, as far
+    /// as it knows: those that [`Store::adopt`] told it of, and before that what
+    /// such a medium usually keeps. A store around another passes this on, and
+    /// [`Store::probe`], [`Store::adopt`] and [`Store::first_of`] too.
+    fn promises(&self) -> Promises {
+        Promises::ALL
+    }
+
+    /// Finds out what the medium keeps, by trying it with objects that no key
+    /// names; leaves nothing behind. Only `init` calls this, after
+    /// [`Store::establish`]; `pitr.json` records the outcome. `Ok(None)`: such a
+    /// medium keeps all of [`Promises::ALL`] by its nature.
+    ///
+    /// # Errors
+    /// The place cannot be written or read.
+    fn probe(&self) -> Result<Option<Medium>, StoreError> {
+        Ok(None)
+    }
+
+    /// Takes note of what [`Store::probe`] has found once: from now on
+    /// [`Store::promises`] says so, and where a promise is missing, objects are
+    /// published with the care that takes its place.
+    fn adopt(&self, _medium: &Medium) {}
+
     /// Makes the place itself, when it does not exist: only `init` calls this.
     /// Nothing else ever does, because a missing place is an unmounted disk
     /// until proven otherwise.
@@ -54,7 +80,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// thing (the same segment under another codec): if one of them exists,
     /// `publish` fails with `AlreadyExists` for that key. Of two writers that
     /// name each other as rivals only one wins, where the medium can hold a
-    /// lock. Folders on the way are made.
+    /// lock ([`Promises::exclusive_rivals`]); elsewhere at most one wins.
+    /// Folders on the way are made.
     ///
     /// # Errors
     /// The place cannot be written. Not `AlreadyExists`, which `publish`
@@ -85,6 +112,22 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// Anything in doubt, also a folder or link in the object's place.
     fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError>;
+
+    /// The first of `keys` that is there: its place among `keys`, and its size.
+    /// The keys lie in one folder and begin with the first one's plain name, as
+    /// the codecs' names of one file do. `Ok(None)` only if the absence of all
+    /// is proven.
+    ///
+    /// # Errors
+    /// As [`Store::stat`].
+    fn first_of(&self, keys: &[ObjectKey]) -> Result<Option<(usize, ObjectMeta)>, StoreError> {
+        for (place, key) in keys.iter().enumerate() {
+            if let Some(meta) = self.stat(key)? {
+                return Ok(Some((place, meta)));
+            }
+        }
+        Ok(None)
+    }
 
     /// What lies directly in `folder` (`None`: in the root), sorted by name.
     ///

@@ -80,18 +80,20 @@ impl WalArchive {
     /// # Errors
     /// The store failed, or something that is no object has the name.
     pub fn locate(&self, name: &WalFileName) -> Result<Option<StoredObject>, StoreError> {
-        for (key, encoding) in layout::keys(&self.folder, name) {
-            if let Some(meta) = self.store.stat(&key)? {
-                return Ok(Some(StoredObject {
-                    name: *name,
-                    location: self.store.object_location(&key),
-                    key,
-                    encoding,
-                    stored_bytes: meta.size,
-                }));
-            }
-        }
-        Ok(None)
+        let (mut keys, encodings): (Vec<_>, Vec<_>) =
+            layout::keys(&self.folder, name).into_iter().unzip();
+        let Some((place, meta)) = self.store.first_of(&keys)? else {
+            return Ok(None);
+        };
+        let encoding = encodings.get(place).copied().unwrap_or(Encoding::Plain);
+        let key = keys.swap_remove(place);
+        Ok(Some(StoredObject {
+            name: *name,
+            location: self.store.object_location(&key),
+            key,
+            encoding,
+            stored_bytes: meta.size,
+        }))
     }
 
     /// Longest content that `name` can have.
