@@ -1,9 +1,10 @@
 //! The command line as it is typed.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use pitr_console::RepositoryArguments;
+use pitr_console::{RepositoryArguments, TransferRate};
 
 /// Archives the write-ahead log of PostgreSQL and takes base backups.
 ///
@@ -95,6 +96,19 @@ pub(crate) struct BackupArguments {
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
 
+    /// Most that the server sends per second: 100M, 512kB; a bare number counts
+    /// kilobytes [default: no limit]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) max_rate: Option<TransferRate>,
+
+    /// Parts on their way to the repository at once [default: 4]
+    #[arg(long, value_name = "N")]
+    pub(crate) parts_in_flight: Option<NonZeroUsize>,
+
+    /// How far to step back behind other processes, 0 (not at all) to 19 [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=19))]
+    pub(crate) nice: Option<u8>,
+
     /// How long to wait for the next segment that the backup needs, in seconds [default: 60]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) wal_wait: Option<u64>,
@@ -122,6 +136,14 @@ pub(crate) struct ImportArguments {
     /// Threads that compress [default: all cores]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+
+    /// Parts on their way to the repository at once [default: 4]
+    #[arg(long, value_name = "N")]
+    pub(crate) parts_in_flight: Option<NonZeroUsize>,
+
+    /// How far to step back behind other processes, 0 (not at all) to 19 [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=19))]
+    pub(crate) nice: Option<u8>,
 
     /// Report in JSON
     #[arg(long)]

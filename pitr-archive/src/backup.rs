@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use pitr_console::{Console, Failure, Progress, Settings};
+use pitr_console::{Console, Failure, Progress, Settings, TransferRate};
 use pitr_core::{BackupFrom, BackupLabel, BackupManifest, SegmentName, TimelineId, WalFileName};
 use pitr_postgres::{
     BackupEnd, BackupMember, BackupStart, BaseBackup, BaseBackupOptions, CheckpointMode, Connection,
@@ -28,6 +28,7 @@ use pitr_store::Codec;
 use pitr_store::wal::{WalArchive, WalBytes};
 
 use crate::arguments::{BackupArguments, CheckpointMode as CheckpointArgument};
+use crate::manners::step_back;
 use crate::{manifest_proof, needed_wal, repository};
 use clock::Skew;
 use needed_wal::Stretch;
@@ -47,6 +48,8 @@ pub(crate) fn backup(
     console: Console,
 ) -> Result<(), Failure> {
     let started = Instant::now();
+    let max_rate = max_rate(arguments, settings)?;
+    step_back(arguments.nice.unwrap_or(settings.nice));
     let repository = repository::open(settings)?;
     let connection_string = arguments
         .dbname
@@ -63,9 +66,10 @@ pub(crate) fn backup(
     clean_abandoned(&catalog, console);
     let mut writer = catalog.begin(
         Utc::now(),
-        backup_options(arguments.threads.unwrap_or(settings.threads)),
+        backup_options(arguments.threads, arguments.parts_in_flight, settings),
     )?;
-    let copied = copy(&mut connection, arguments, &mut writer, console)?;
+    let options = base_backup_options(arguments, max_rate);
+    let copied = copy(&mut connection, &options, &mut writer, console)?;
     let manifest = manifest_proof::read(&copied.manifest, "the server")?;
     manifest_proof::prove(&manifest, writer.files()?)?;
 
@@ -143,33 +147,61 @@ pub(crate) fn clean_abandoned(catalog: &BackupCatalog, console: Console) {
     }
 }
 
-pub(crate) fn backup_options(threads: usize) -> BackupOptions {
+/// How the parts are written: as asked for, or as the configuration says.
+pub(crate) fn backup_options(
+    threads: Option<usize>,
+    parts_in_flight: Option<NonZeroUsize>,
+    settings: &Settings,
+) -> BackupOptions {
     BackupOptions {
-        threads: NonZeroUsize::new(threads),
+        threads: NonZeroUsize::new(threads.unwrap_or(settings.threads)),
+        parts_in_flight: parts_in_flight.unwrap_or(settings.parts_in_flight),
         ..BackupOptions::default()
+    }
+}
+
+/// The limit of the rate; `max_rate` of the configuration is only read where
+/// it counts.
+fn max_rate(
+    arguments: &BackupArguments,
+    settings: &Settings,
+) -> Result<Option<TransferRate>, Failure> {
+    match (&arguments.max_rate, &settings.max_rate) {
+        (Some(rate), _) => Ok(Some(*rate)),
+        (None, None) => Ok(None),
+        (None, Some(text)) => text.parse().map(Some).map_err(|error| {
+            Failure::from_error(&error).with_hint("It stands as max_rate in the configuration.")
+        }),
+    }
+}
+
+fn base_backup_options(
+    arguments: &BackupArguments,
+    max_rate: Option<TransferRate>,
+) -> BaseBackupOptions {
+    BaseBackupOptions {
+        label: arguments.label.clone(),
+        checkpoint: match arguments.checkpoint {
+            CheckpointArgument::Fast => CheckpointMode::Fast,
+            CheckpointArgument::Spread => CheckpointMode::Spread,
+        },
+        max_rate_kb_per_s: max_rate.map(TransferRate::kb_per_s),
+        ..BaseBackupOptions::default()
     }
 }
 
 /// Streams everything that the server sends into `writer`.
 fn copy(
     connection: &mut Connection,
-    arguments: &BackupArguments,
+    options: &BaseBackupOptions,
     writer: &mut BackupWriter,
     console: Console,
 ) -> Result<Copied, Failure> {
-    let options = BaseBackupOptions {
-        label: arguments.label.clone(),
-        checkpoint: match arguments.checkpoint {
-            CheckpointArgument::Fast => CheckpointMode::Fast,
-            CheckpointArgument::Spread => CheckpointMode::Spread,
-        },
-        ..BaseBackupOptions::default()
-    };
     if console.is_terminal() {
         console.log("waiting for the server's checkpoint");
     }
     let mut stream = connection
-        .base_backup(&options)
+        .base_backup(options)
         .map_err(|error| backup_failure(&error))?;
     let begun = Utc::now();
     let start = stream.start().clone();

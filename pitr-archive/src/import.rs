@@ -30,6 +30,7 @@ use crate::arguments::ImportArguments;
 use crate::backup::{
     MAX_MANIFEST_BYTES, backup_options, checksum_algorithm, clean_abandoned, report, source_of,
 };
+use crate::manners::step_back;
 use crate::{manifest_proof, needed_wal, repository};
 use brought_wal::{BroughtWal, Head};
 use checked::{Checklist, Hashing};
@@ -44,6 +45,7 @@ pub(crate) fn import(
     console: Console,
 ) -> Result<(), Failure> {
     let started = Instant::now();
+    step_back(arguments.nice.unwrap_or(settings.nice));
     let repository = repository::open(settings)?;
     let source = Source::find(&arguments.path).map_err(|error| source_failure(&error))?;
     let (manifest_bytes, manifest) = read_manifest(&arguments.path)?;
@@ -57,7 +59,7 @@ pub(crate) fn import(
     let cluster = repository.claim(&identity.cluster())?;
     let catalog = cluster.backups();
     clean_abandoned(&catalog, console);
-    let options = backup_options(arguments.threads.unwrap_or(settings.threads));
+    let options = backup_options(arguments.threads, arguments.parts_in_flight, settings);
     let mut writer = catalog.begin(Utc::now(), options)?;
     let brought = store(&source, &manifest, identity.cluster(), &mut writer, console)?;
     writer.put_manifest(manifest_bytes.as_slice())?;

@@ -6,6 +6,7 @@ mod import;
 mod init;
 mod list;
 mod manifest_proof;
+mod manners;
 mod needed_wal;
 mod push;
 mod repository;

@@ -86,6 +86,35 @@ fn shell(script: &str) -> Output {
     as_server_user(command).unwrap().output().unwrap()
 }
 
+#[test]
+fn a_rate_is_kept_by_the_server_and_refused_where_no_server_takes_it() {
+    let site = Site::new().unwrap();
+    let cluster = archiving_cluster(&site, &PostgresInstall::any().unwrap());
+    let begun = std::time::Instant::now();
+    let output = backup(&site, &cluster, &["--max-rate", "8M", "--json"]);
+    let took = begun.elapsed();
+    assert!(output.status.success(), "{}", text(&output));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let raw_bytes = document["sizes"]["raw_bytes"].as_f64().unwrap();
+    // the server lets the first interval pass before it measures
+    let least = Duration::from_secs_f64(raw_bytes / f64::from(8 << 20) * 0.8);
+    assert!(
+        took > least,
+        "{took:?} for {raw_bytes} bytes, {least:?} expected"
+    );
+
+    for rate in ["31k", "2G", "fast"] {
+        let output = backup(&site, &cluster, &["--max-rate", rate]);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    }
+    std::fs::write(site.dir().path().join("pitr.toml"), "max_rate = \"2 TB\"\n").unwrap();
+    let file = site.dir().path().join("pitr.toml").display().to_string();
+    let output = backup(&site, &cluster, &["--config", &file]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("max_rate"), "{}", text(&output));
+    assert_eq!(labels(&site).len(), 1);
+}
+
 /// The script under "Restoring by hand", with the values of its first lines.
 fn readme_recipe(values: &[(&str, &str)]) -> String {
     let readme = include_str!("../../README.md");

@@ -16,6 +16,7 @@ mod quantity;
 pub mod quoting;
 mod repository;
 mod settings;
+mod transfer_rate;
 
 pub use exit::{Exit, guard};
 pub use explain::Explain;
@@ -26,3 +27,4 @@ pub use progress::Progress;
 pub use quantity::{ByteCount, Elapsed};
 pub use repository::{choose_cluster, open_repository, parse_system_identifier};
 pub use settings::{RepositoryArguments, Settings, SettingsError};
+pub use transfer_rate::{ParseTransferRateError, TransferRate};

@@ -5,8 +5,10 @@
 //! the data directory.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use pitr_store::backup::DEFAULT_PARTS_IN_FLIGHT;
 use pitr_store::{AzOptions, FtpOptions, GsOptions, S3Options, SftpOptions, StoreOptions};
 use serde::Deserialize;
 
@@ -14,6 +16,10 @@ use crate::Explain;
 
 /// The file that is read where neither `--config` nor `PITR_CONFIG` names one.
 const DEFAULT_FILE: &str = "/etc/pitr/pitr.toml";
+
+/// Niceness of a base backup where nobody names one: the server's own processes
+/// come first, and it still has what they leave.
+const DEFAULT_NICE: u8 = 10;
 
 /// The flags of every command that reaches a repository.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -36,6 +42,9 @@ struct File {
     compression: Option<String>,
     connection: Option<String>,
     threads: Option<usize>,
+    parts_in_flight: Option<NonZeroUsize>,
+    max_rate: Option<String>,
+    nice: Option<u8>,
     wal_wait_seconds: Option<u64>,
     pg_bin: Option<PathBuf>,
     #[serde(default)]
@@ -61,6 +70,14 @@ pub struct Settings {
     pub connection: Option<String>,
     /// Threads for compressing, decompressing and copying.
     pub threads: usize,
+    /// Parts of a base backup that are on their way to or from the store at
+    /// once.
+    pub parts_in_flight: NonZeroUsize,
+    /// Limit of a base backup's rate, as [`TransferRate`](crate::TransferRate)
+    /// reads it.
+    pub max_rate: Option<String>,
+    /// How far a base backup steps back behind other processes, 0 to 19.
+    pub nice: u8,
     /// How long a backup waits for the next segment that it needs, in seconds.
     pub wal_wait_seconds: u64,
     /// Folder of `pg_ctl` and `postgres`.
@@ -115,7 +132,7 @@ impl Explain for SettingsError {
                 path.display()
             ),
             Self::Invalid { .. } => "The keys are: repo, compression, connection, threads, \
-                                     wal_wait_seconds, pg_bin."
+                                     parts_in_flight, max_rate, nice, wal_wait_seconds, pg_bin."
                 .to_owned(),
             Self::NotUtf8 { name } => format!("Set {name} to plain text, or unset it."),
             Self::NoRepository => {
@@ -179,6 +196,9 @@ impl Settings {
             compression: file.compression.unwrap_or_else(|| "zstd".to_owned()),
             connection: file.connection,
             threads: file.threads.filter(|n| *n > 0).unwrap_or_else(cores),
+            parts_in_flight: file.parts_in_flight.unwrap_or(DEFAULT_PARTS_IN_FLIGHT),
+            max_rate: file.max_rate,
+            nice: file.nice.unwrap_or(DEFAULT_NICE),
             wal_wait_seconds: file.wal_wait_seconds.unwrap_or(60),
             pg_bin: file.pg_bin,
             stores: StoreOptions {

@@ -148,6 +148,7 @@ impl<'a> ArchiveWriter<'a> {
 
     /// Makes sure that there is a part that takes `bytes` more.
     fn make_room(&mut self, bytes: u64) -> Result<(), BackupWriteError> {
+        self.backup.settle_what_is_over()?;
         let limit = self.backup.options.part_bytes;
         if let Some(part) = self.part.take_if(|part| !part.has_room(bytes, limit)) {
             self.backup.publish(part)?;
@@ -164,6 +165,7 @@ impl<'a> ArchiveWriter<'a> {
                 &self.backup.pool,
                 self.backup.options.frame_bytes,
                 self.backup.stored_counter(),
+                self.backup.transfers(),
             )?);
         }
         Ok(())

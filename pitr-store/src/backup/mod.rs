@@ -39,6 +39,7 @@ mod tar_error;
 mod tar_reader;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod write_error;
 mod writer;
 
@@ -56,7 +57,9 @@ pub use label::{Label, ParseLabelError};
 pub use member::{Member, MemberKind};
 pub use member_path::{MemberPath, MemberPathError};
 pub use member_rules::RuleError;
-pub use options::{BackupOptions, DEFAULT_PART_BYTES};
+pub use options::{
+    BackupOptions, DEFAULT_PART_BYTES, DEFAULT_PARTS_IN_FLIGHT, DEFAULT_WAITING_BYTES,
+};
 pub use part_name::{Archive, ParsePartNameError, PartName};
 pub use part_reader::PartReader;
 pub use read_error::{BackupReadError, ManifestDamage, PartDamage};

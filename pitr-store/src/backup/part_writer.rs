@@ -11,8 +11,9 @@ use super::member::{BLOCK_BYTES, Member, MemberKind, padding};
 use super::object::BackupObject;
 use super::part_name::PartName;
 use super::seekable_writer::SeekableWriter;
+use super::transfer::{PartTransfer, Publishing, Transfers};
 use super::write_error::BackupWriteError;
-use crate::{ObjectKey, Operation, Store, StoreError};
+use crate::{ObjectKey, Store};
 
 /// The two zero blocks that end a tar archive.
 const END_BYTES: usize = 2 * BLOCK_BYTES;
@@ -27,16 +28,17 @@ static ZEROS: [u8; END_BYTES] = [0; END_BYTES];
 #[derive(Debug)]
 pub(super) struct PartWriter {
     name: PartName,
-    location: String,
-    output: SeekableWriter<BackupObject>,
+    output: SeekableWriter<PartTransfer>,
+    transfers: Arc<Transfers>,
     files: Vec<IndexEntry>,
 }
 
-/// A part that is durable in the store.
+/// A part that has been written whole, and is being made durable.
 #[derive(Debug)]
-pub(super) struct FinishedPart {
+pub(super) struct WrittenPart {
     pub(super) info: PartInfo,
     pub(super) index: PartIndex,
+    pub(super) publishing: Publishing,
 }
 
 /// Why a member's data did not get into the part.
@@ -57,19 +59,17 @@ impl PartWriter {
         pool: &Arc<FramePool>,
         frame_bytes: u32,
         stored_bytes: &Arc<AtomicU64>,
+        transfers: &Arc<Transfers>,
     ) -> Result<Self, BackupWriteError> {
         let key = folder.join(&name.to_string())?;
         let object = BackupObject::create(store, key)?.counted_in(stored_bytes);
+        let transfer = PartTransfer::start(object, format!("part-{}", name.number()), transfers)?;
         Ok(Self {
             name,
-            location: object.location(),
-            output: SeekableWriter::with_frame_bytes(object, Arc::clone(pool), frame_bytes),
+            output: SeekableWriter::with_frame_bytes(transfer, Arc::clone(pool), frame_bytes),
+            transfers: Arc::clone(transfers),
             files: Vec::new(),
         })
-    }
-
-    pub(super) fn name(&self) -> PartName {
-        self.name
     }
 
     /// Whether a member of `bytes` (header and padding included) still fits
@@ -130,18 +130,14 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Ends the archive and publishes the part, durably.
-    pub(super) fn finish(mut self) -> Result<FinishedPart, BackupWriteError> {
-        let failed = |location: &str| {
-            let location = location.to_owned();
-            move |error| StoreError::from_io(error, Operation::Write, &location)
-        };
-        self.output
-            .write_all(&ZEROS)
-            .map_err(failed(&self.location))?;
-        let (object, totals) = self.output.finish().map_err(failed(&self.location))?;
-        object.publish()?;
-        Ok(FinishedPart {
+    /// Ends the archive; what is left to do is the store's.
+    pub(super) fn finish(mut self) -> Result<WrittenPart, BackupWriteError> {
+        let transfers = Arc::clone(&self.transfers);
+        let failed = |error| transfers.failure(error);
+        self.output.write_all(&ZEROS).map_err(failed)?;
+        let (transfer, totals) = self.output.finish().map_err(failed)?;
+        Ok(WrittenPart {
+            publishing: transfer.publish()?,
             info: PartInfo {
                 name: self.name,
                 tablespace: self.name.archive().tablespace(),
@@ -157,9 +153,8 @@ impl PartWriter {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), CopyError> {
-        self.output.write_all(bytes).map_err(|error| {
-            let error = StoreError::from_io(error, Operation::Write, &self.location);
-            CopyError::Sink(error.into())
-        })
+        self.output
+            .write_all(bytes)
+            .map_err(|error| CopyError::Sink(self.transfers.failure(error)))
     }
 }

@@ -1,10 +1,9 @@
 //! A base backup on its way into the store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 
 use super::archive_writer::ArchiveWriter;
 use super::document;
@@ -16,7 +15,8 @@ use super::member_path::MemberPath;
 use super::object::BackupObject;
 use super::options::BackupOptions;
 use super::part_name::Archive;
-use super::part_writer::{FinishedPart, PartWriter};
+use super::part_writer::{PartWriter, WrittenPart};
+use super::transfer::Transfers;
 use super::write_error::BackupWriteError;
 use crate::{Hold, ObjectKey, Operation, Store, StoreError};
 
@@ -64,7 +64,9 @@ pub struct BackupWriter {
     label: Label,
     /// Given up last, after the folder is gone or complete.
     _hold: Hold,
-    publishing: Option<JoinHandle<Result<FinishedPart, BackupWriteError>>>,
+    transfers: Arc<Transfers>,
+    /// Written whole and being made durable, in order.
+    publishing: VecDeque<WrittenPart>,
     archives: BTreeSet<Archive>,
     parts: Vec<PartInfo>,
     index: Vec<PartIndex>,
@@ -94,11 +96,12 @@ impl BackupWriter {
             store,
             folder,
             pool: Arc::new(pool.map_err(BackupWriteError::Threads)?),
+            transfers: Arc::new(Transfers::new(options.waiting_bytes)),
             options,
             unfinished: None,
             label,
             _hold: hold,
-            publishing: None,
+            publishing: VecDeque::new(),
             archives: BTreeSet::new(),
             parts: Vec::new(),
             index: Vec::new(),
@@ -208,7 +211,7 @@ impl BackupWriter {
     }
 
     /// Every file stored so far with its length and checksum, part by part;
-    /// waits for the part that is being published.
+    /// waits for the parts that are being published.
     ///
     /// # Errors
     /// `Unfinished` while an archive is being filled, `Store` of the last part.
@@ -349,25 +352,51 @@ impl BackupWriter {
         &self.stored_bytes
     }
 
-    /// Finishes `part` in the background, so that its sync does not hold up the
-    /// server's stream. Waits for the part before it: at most one is under way.
+    pub(super) fn transfers(&self) -> &Arc<Transfers> {
+        &self.transfers
+    }
+
+    /// Lets `part` be made durable in the background, so that its sync or a
+    /// store's answer does not hold up the server's stream. Waits for the
+    /// oldest while as many are under way as may be.
     pub(super) fn publish(&mut self, part: PartWriter) -> Result<(), BackupWriteError> {
-        self.settle()?;
-        let name = format!("part-{}", part.name().number());
-        let thread = std::thread::Builder::new().name(name);
-        let publishing = thread.spawn(move || part.finish());
-        self.publishing = Some(publishing.map_err(BackupWriteError::Threads)?);
+        let written = part.finish()?;
+        self.publishing.push_back(written);
+        while self.publishing.len() >= self.options.parts_in_flight.get() {
+            self.settle_oldest()?;
+        }
         Ok(())
     }
 
-    /// Waits for the part under way, and enters it into the index.
-    fn settle(&mut self) -> Result<(), BackupWriteError> {
-        if let Some(publishing) = self.publishing.take() {
-            let finished = publishing.join();
-            let part = self.watch(finished.map_err(|_| BackupWriteError::ThreadStopped)?)?;
-            self.parts.push(part.info);
-            self.index.push(part.index);
+    /// Enters the parts that are durable by now, and notices one that is not
+    /// going to be.
+    pub(super) fn settle_what_is_over(&mut self) -> Result<(), BackupWriteError> {
+        while let Some(oldest) = self.publishing.front()
+            && oldest.publishing.is_over()
+        {
+            self.settle_oldest()?;
         }
+        match self.transfers.take_error() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for all parts under way, and enters them into the index.
+    fn settle(&mut self) -> Result<(), BackupWriteError> {
+        while !self.publishing.is_empty() {
+            self.settle_oldest()?;
+        }
+        Ok(())
+    }
+
+    fn settle_oldest(&mut self) -> Result<(), BackupWriteError> {
+        let Some(part) = self.publishing.pop_front() else {
+            return Ok(());
+        };
+        part.publishing.wait()?;
+        self.parts.push(part.info);
+        self.index.push(part.index);
         Ok(())
     }
 
@@ -380,14 +409,15 @@ impl BackupWriter {
     }
 
     fn remove(&mut self) -> Result<(), BackupWriteError> {
-        // whatever became of it, it must not publish after the removal
-        if self.publishing.is_some() {
-            let _ = self.settle();
+        // whatever becomes of them, none must publish after the removal
+        self.transfers.give_up();
+        for part in self.publishing.drain(..) {
+            let _ = part.publishing.wait();
         }
         // another machine that could not see the hold took the same label, and
         // may be about to finish: what is left of this one goes with the next
         // clean_abandoned
-        if self.is_shared {
+        if self.is_shared || self.transfers.saw_foreign() {
             return Ok(());
         }
         // after an error of its publishing the document may be there: a backup

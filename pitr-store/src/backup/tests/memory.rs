@@ -92,10 +92,10 @@ fn a_gibibyte_passes_in_a_bounded_memory() {
         rest.split_whitespace().next().unwrap().parse().unwrap()
     };
     let (before, written, read) = (peak("before="), peak("written="), peak("read="));
-    // two parts at once, each with four frames of 4 MiB, raw and compressed,
-    // two compressors, and what the allocator keeps
+    // four frames of 4 MiB, raw and compressed, 64 MiB that wait for a slow
+    // disk, two compressors, and what the allocator keeps
     assert!(
-        written - before < 96 << 20,
+        written - before < 144 << 20,
         "{} bytes to write",
         written - before
     );

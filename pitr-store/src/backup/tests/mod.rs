@@ -6,6 +6,7 @@ mod faults;
 mod hand;
 mod memory;
 mod round_trip;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::fs;
