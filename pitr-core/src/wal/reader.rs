@@ -3,6 +3,7 @@
 pub(crate) mod assembly;
 pub(crate) mod damage;
 mod page;
+mod proof;
 mod record;
 #[cfg(test)]
 pub(crate) mod test_log;
@@ -16,6 +17,7 @@ use crate::timeline::id::TimelineId;
 use crate::wal::page_header::PageHeader;
 use crate::wal::reader::assembly::Assembly;
 use crate::wal::reader::damage::WalDamage;
+use crate::wal::reader::proof::Proof;
 use crate::wal::record::Record;
 use crate::wal::record::header::RecordHeader;
 use crate::wal::segment_number::SegmentNumber;
@@ -114,6 +116,7 @@ pub struct WalReader {
     may_end: bool,
     suspected_end: Option<WalDamage>,
     leading: Option<LeadingBytes>,
+    proof: Proof,
 }
 
 /// What the next byte is, once the page header is behind.
@@ -211,6 +214,7 @@ impl WalReader {
             may_end: false,
             suspected_end: None,
             leading: None,
+            proof: Proof::default(),
         }
     }
 
@@ -248,6 +252,7 @@ impl WalReader {
     /// Whatever the records' consumer leaves of it is read, unseen, when
     /// [`Records`] is dropped.
     pub fn feed<'r, 'i>(&'r mut self, chunk: &'i [u8]) -> Records<'r, 'i> {
+        self.proof.forget();
         Records {
             reader: self,
             input: chunk,
@@ -324,12 +329,8 @@ impl WalReader {
             return Step::Moved;
         }
         let in_page = self.position & (self.block_size - 1);
-        let header_len = if in_segment == in_page {
-            PageHeader::LONG_LEN
-        } else {
-            PageHeader::SHORT_LEN
-        };
-        if in_page < header_len as u64 {
+        let header_len = self.page_header_len(self.position);
+        if in_page < header_len {
             return self.collect_page_header(input, in_page, header_len);
         }
         let room = self.block_size - in_page;
@@ -348,6 +349,16 @@ impl WalReader {
                 self.skip(input, room);
                 Step::Moved
             }
+        }
+    }
+
+    /// Length of the header of the page that `position` lies on.
+    const fn page_header_len(&self, position: u64) -> u64 {
+        let in_segment = position & (self.segment_size.bytes() - 1);
+        if in_segment < self.block_size {
+            PageHeader::LONG_LEN as u64
+        } else {
+            PageHeader::SHORT_LEN as u64
         }
     }
 
@@ -379,7 +390,23 @@ impl Records<'_, '_> {
     /// # Errors
     /// [`WalDamage`] for every place that is not what a server wrote. The next
     /// call goes on behind it.
+    #[inline]
     pub fn next_record(&mut self) -> Option<Result<Record<'_>, WalDamage>> {
+        match self.reader.proven_record(&mut self.input) {
+            Some(record) => Some(Ok(record)),
+            None => self.next_by_itself(),
+        }
+    }
+
+    /// The next record, if it is one of those that were proven with their neighbours; `None` says nothing about it.
+    #[inline]
+    pub(crate) fn next_proven(&mut self) -> Option<Record<'_>> {
+        self.reader.proven_record(&mut self.input)
+    }
+
+    /// The next record, wherever it lies and whatever it means for the reader.
+    #[inline(never)]
+    pub(crate) fn next_by_itself(&mut self) -> Option<Result<Record<'_>, WalDamage>> {
         loop {
             match self.reader.step(&mut self.input) {
                 Step::Moved => {}

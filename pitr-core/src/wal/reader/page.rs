@@ -11,8 +11,9 @@ impl WalReader {
         &mut self,
         input: &mut &'i [u8],
         in_page: u64,
-        header_len: usize,
+        header_len: u64,
     ) -> Step<'i> {
+        let header_len = usize::try_from(header_len).unwrap_or(PageHeader::LONG_LEN);
         let page = Lsn::new(self.position - in_page);
         let have = usize::try_from(in_page).unwrap_or(header_len);
         let taken = self.take(input, (header_len - have.min(header_len)) as u64);

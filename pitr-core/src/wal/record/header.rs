@@ -1,8 +1,5 @@
 //! What every record begins with.
 
-use nom::number::complete::{le_u8, le_u16, le_u32, le_u64};
-use nom::{IResult, Parser};
-
 use crate::lsn::Lsn;
 use crate::transaction_id::TransactionId;
 use crate::wal::record::resource_manager::ResourceManager;
@@ -63,25 +60,59 @@ impl RecordHeader {
     ///
     /// Source: `ValidXLogRecordHeader`, src/backend/access/transam/xlogreader.c.
     pub fn parse(record: &[u8]) -> Result<RecordHeader, RecordHeaderError> {
-        let truncated = |_| RecordHeaderError::Truncated {
-            found: record.len(),
-        };
-        let (rest, (total_len, xid, prev)) = first_fields(record).map_err(truncated)?;
-        let (_, (info, resource_manager, _padding, crc)) = last_fields(rest).map_err(truncated)?;
+        match record.first_chunk() {
+            Some(header) => Self::from_bytes(header),
+            None => Err(RecordHeaderError::Truncated {
+                found: record.len(),
+            }),
+        }
+    }
+
+    /// As [`RecordHeader::parse`], of as many bytes as there are in one.
+    #[inline]
+    pub(crate) fn from_bytes(
+        bytes: &[u8; RecordHeader::LEN],
+    ) -> Result<RecordHeader, RecordHeaderError> {
+        let [
+            l0,
+            l1,
+            l2,
+            l3,
+            x0,
+            x1,
+            x2,
+            x3,
+            p0,
+            p1,
+            p2,
+            p3,
+            p4,
+            p5,
+            p6,
+            p7,
+            info,
+            manager,
+            _,
+            _,
+            c0,
+            c1,
+            c2,
+            c3,
+        ] = *bytes;
+        let total_len = u32::from_le_bytes([l0, l1, l2, l3]);
         if (total_len as usize) < Self::LEN {
             return Err(RecordHeaderError::Length { found: total_len });
         }
+        let Some(resource_manager) = ResourceManager::new(manager) else {
+            return Err(RecordHeaderError::ResourceManager { found: manager });
+        };
         Ok(RecordHeader {
             total_len,
-            xid,
-            prev: Lsn::new(prev),
+            xid: u32::from_le_bytes([x0, x1, x2, x3]),
+            prev: Lsn::new(u64::from_le_bytes([p0, p1, p2, p3, p4, p5, p6, p7])),
             info,
-            resource_manager: ResourceManager::new(resource_manager).ok_or(
-                RecordHeaderError::ResourceManager {
-                    found: resource_manager,
-                },
-            )?,
-            crc,
+            resource_manager,
+            crc: u32::from_le_bytes([c0, c1, c2, c3]),
         })
     }
 
@@ -103,14 +134,6 @@ impl RecordHeader {
     pub const fn transaction(&self) -> Option<TransactionId> {
         TransactionId::new(self.xid)
     }
-}
-
-fn first_fields(record: &[u8]) -> IResult<&[u8], (u32, u32, u64)> {
-    (le_u32, le_u32, le_u64).parse(record)
-}
-
-fn last_fields(record: &[u8]) -> IResult<&[u8], (u8, u8, u16, u32)> {
-    (le_u8, le_u8, le_u16, le_u32).parse(record)
 }
 
 /// Why bytes are not the header of a record.

@@ -248,6 +248,23 @@ impl<'a> TransactionEnd<'a> {
     }
 }
 
+/// Time of an end of a transaction that is nothing but that, and whether it is a commit: what most of them are.
+///
+/// `record` is all of it, header included. `None` says nothing about it.
+#[inline]
+pub(crate) fn plain_end(header: &RecordHeader, record: &[u8]) -> Option<(bool, Timestamp)> {
+    let committed = match header.info & (OPERATION | HAS_INFO) {
+        0x00 => true,
+        0x20 => false,
+        _ => return None,
+    };
+    let body: &[u8; 10] = record.get(RecordHeader::LEN..)?.try_into().ok()?;
+    let [255, 8, time @ ..] = body else {
+        return None;
+    };
+    Some((committed, Timestamp::new(i64::from_le_bytes(*time))))
+}
+
 fn list<'a, T>(
     present: bool,
     data: &'a [u8],

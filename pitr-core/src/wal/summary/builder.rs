@@ -9,7 +9,7 @@ use crate::wal::record::Record;
 use crate::wal::record::contents::RecordContents;
 use crate::wal::record::resource_manager::ResourceManager;
 use crate::wal::rmgr::database::DatabaseRecord;
-use crate::wal::rmgr::xact::{TransactionEnd, XactRecord};
+use crate::wal::rmgr::xact::{self, TransactionEnd, XactRecord};
 use crate::wal::rmgr::xlog::XlogRecord;
 use crate::wal::segment_name::SegmentName;
 use crate::wal::segment_size::WalSegmentSize;
@@ -74,10 +74,15 @@ impl SegmentSummaryBuilder {
         summary.bytes += chunk.len() as u64;
         summary.crc32c = crc32c::crc32c_append(summary.crc32c, chunk);
         let mut records = self.reader.feed(chunk);
-        while let Some(record) = records.next_record() {
-            match record {
-                Ok(record) => summary.count(&record),
-                Err(damage) => summary.note_damage(&damage),
+        loop {
+            // as next_record() does, without a detour of each record through its result
+            while let Some(record) = records.next_proven() {
+                summary.count(&record);
+            }
+            match records.next_by_itself() {
+                Some(Ok(record)) => summary.count(&record),
+                Some(Err(damage)) => summary.note_damage(&damage),
+                None => return,
             }
         }
     }
@@ -142,6 +147,7 @@ fn empty(segment: WalFileName, timeline: crate::timeline::id::TimelineId) -> Seg
 }
 
 impl SegmentSummary {
+    #[inline]
     fn count(&mut self, record: &Record<'_>) {
         let header = record.header();
         self.records += 1;
@@ -159,6 +165,24 @@ impl SegmentSummary {
             header.resource_manager,
             ResourceManager::XLOG | ResourceManager::TRANSACTION | ResourceManager::DATABASE
         ) {
+            return;
+        }
+        self.look_into(record);
+    }
+
+    #[inline(never)]
+    fn look_into(&mut self, record: &Record<'_>) {
+        let header = record.header();
+        if header.resource_manager == ResourceManager::TRANSACTION
+            && let Some((committed, time)) = xact::plain_end(header, record.held_bytes())
+        {
+            if committed {
+                self.commits += 1;
+                self.note_commit_time(record.lsn(), time);
+            } else {
+                self.aborts += 1;
+                self.note_end(record.lsn(), time);
+            }
             return;
         }
         let contents = record
@@ -255,17 +279,7 @@ impl SegmentSummary {
     }
 
     fn note_commit(&mut self, lsn: Lsn, end: &TransactionEnd<'_>) {
-        let now = Moment {
-            time: end.time,
-            lsn,
-        };
-        if self.earliest_commit.is_none_or(|at| end.time < at.time) {
-            self.earliest_commit = Some(now);
-        }
-        if self.latest_commit.is_none_or(|at| end.time > at.time) {
-            self.latest_commit = Some(now);
-        }
-        self.note_end(lsn, end.time);
+        self.note_commit_time(lsn, end.time);
         if let Some(first) = end.dropped_files.iter().next() {
             let seen = StorageDropSeen {
                 lsn,
@@ -281,6 +295,17 @@ impl SegmentSummary {
                 &mut self.capped,
             );
         }
+    }
+
+    fn note_commit_time(&mut self, lsn: Lsn, time: Timestamp) {
+        let now = Moment { time, lsn };
+        if self.earliest_commit.is_none_or(|at| time < at.time) {
+            self.earliest_commit = Some(now);
+        }
+        if self.latest_commit.is_none_or(|at| time > at.time) {
+            self.latest_commit = Some(now);
+        }
+        self.note_end(lsn, time);
     }
 
     fn note_end(&mut self, lsn: Lsn, time: Timestamp) {
