@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use pitr_console::{Console, Failure, Settings};
-use pitr_core::{SegmentSummary, WalFileName};
+use pitr_core::{PostgresMajor, SegmentSummary, WalFileName};
 use pitr_postgres::DataDirectory;
 use pitr_store::wal::{Pushed, WalFile, WalSource, identify};
 use pitr_store::{Cluster, ClusterIdentity, Repository};
@@ -42,6 +42,9 @@ pub(crate) fn push(
     };
     match cluster.wal().push(&name, &mut source, codec)? {
         Pushed::Stored { summary, .. } => {
+            if let Some(major) = provisional_major(&name, &cluster) {
+                warn_of_version(&name, major, console);
+            }
             if let Some(summary) = summary.filter(|summary| summary.is_damaged()) {
                 warn_of_damage(&name, &summary, console);
             }
@@ -51,6 +54,26 @@ pub(crate) fn push(
         )),
     }
     Ok(())
+}
+
+/// The version that wrote a segment, if its records may be other than this
+/// program knows.
+fn provisional_major(name: &WalFileName, cluster: &Cluster) -> Option<PostgresMajor> {
+    let is_segment = matches!(name, WalFileName::Segment(_) | WalFileName::Partial(_));
+    let major = cluster.identity().major;
+    (is_segment && major.is_provisional()).then_some(major)
+}
+
+/// Archived as any other, byte for byte; only what was read in it is less sure.
+fn warn_of_version(name: &WalFileName, major: PostgresMajor, console: Console) {
+    console.warn(
+        format!("\"{name}\" is from PostgreSQL {major}, of which this version knows a beta"),
+        Some(
+            "It was archived as it is. Damage may be seen where there is none, and none where \
+             there is.",
+        ),
+        Some("Use a version of pitr that supports this PostgreSQL before you rely on it."),
+    );
 }
 
 /// The segment is stored all the same: the server has no better copy, and

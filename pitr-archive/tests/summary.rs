@@ -170,6 +170,102 @@ fn a_damaged_segment_is_archived_warned_of_and_found_again_by_summaries_alone() 
 }
 
 #[test]
+fn a_record_damaged_in_either_of_its_segments_is_found_by_summaries_alone() {
+    let install = PostgresInstall::any().unwrap();
+    let mut cluster = Cluster::builder(&install)
+        .segment_size(1 << 20)
+        .setting("wal_keep_size", "64MB")
+        .create()
+        .unwrap();
+    cluster.start().unwrap();
+    cluster.execute("SELECT pg_switch_wal()");
+    // longer than two segments
+    cluster.execute("SELECT pg_logical_emit_message(true, 'p', repeat('long ', 500000))");
+    cluster.execute("SELECT pg_switch_wal()");
+    let mut names: Vec<String> = std::fs::read_dir(cluster.data_dir().join("pg_wal"))
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+        .filter(|name| name.parse::<pitr_core::SegmentName>().is_ok())
+        .collect();
+    names.sort();
+    let read = |name: &String| std::fs::read(cluster.data_dir().join("pg_wal").join(name)).unwrap();
+    let run: Vec<(&String, Vec<u8>)> = names.iter().map(|name| (name, read(name))).collect();
+    let size = pitr_core::WalSegmentSize::new(1 << 20).unwrap();
+    // the segments from the one in which the message begins
+    let begins = run.iter().position(|(name, bytes)| {
+        let name: pitr_core::SegmentName = name.parse().unwrap();
+        let mut reader = pitr_core::WalReader::new(name.number(size).unwrap(), size);
+        drop(reader.feed(bytes));
+        let missing = reader.unfinished().and_then(|record| record.remaining);
+        missing.is_some_and(|missing| missing > 1 << 20)
+    });
+    let run = &run[begins.unwrap()..];
+    let listed = |repo: &Repo| {
+        let output = repo.command().args(["list", "--damaged"]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    // none; at its beginning; where it fills a segment; its end
+    for changed in [
+        None,
+        Some((0, (1 << 20) - 5)),
+        Some((1, 500_000)),
+        Some((2, 70)),
+    ] {
+        let repo = Repo::init();
+        for (number, (name, bytes)) in run.iter().take(3).enumerate() {
+            let mut bytes = bytes.clone();
+            if let Some((_, at)) = changed.filter(|(segment, _)| *segment == number) {
+                bytes[at] ^= 0x04;
+            }
+            let segment = Segment::made_of(name, &bytes);
+            let output = repo.push(segment.path(), segment.name());
+            assert!(output.status.success(), "{}", text(&output));
+            // read alone, none of them shows it
+            assert_eq!(text(&output), "", "{changed:?}");
+        }
+        let listed = listed(&repo);
+        match changed {
+            None => assert!(listed.starts_with("0 damaged segments, by 3"), "{listed}"),
+            Some(_) => {
+                assert!(listed.contains("record's CRC is "), "{changed:?}: {listed}");
+                assert!(listed.contains(run[2].0.as_str()), "{changed:?}: {listed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_segment_of_a_version_in_beta_is_archived_with_a_warning() {
+    let real = Segment::real();
+    let mut bytes = real.bytes();
+    for page in bytes.chunks_mut(8192) {
+        if page.iter().any(|byte| *byte != 0) {
+            // of PostgreSQL 19, where the flag 0004 means something else
+            page[..2].copy_from_slice(&0xD122_u16.to_le_bytes());
+            page[2] &= !4;
+        }
+    }
+    let segment = Segment::made_of(real.name(), &bytes);
+    let repo = Repo::init();
+    let output = repo.push(segment.path(), segment.name());
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("WARNING:  "), "{said}");
+    assert!(said.contains("is from PostgreSQL 19"), "{said}");
+    assert!(repo.stored(segment.name()).unwrap() == bytes);
+    let summary = summary_of(&repo, &segment).unwrap();
+    assert_eq!(summary.postgres_major.map(|major| major.get()), Some(19));
+    assert_eq!(summary.damage, []);
+    // it is there already: nothing new to be told
+    assert_eq!(
+        text(&repo.push(segment.path(), segment.name()))
+            .matches("WARNING")
+            .count(),
+        0
+    );
+}
+
+#[test]
 fn codecs_without_room_for_a_summary_have_it_computed() {
     let segment = Segment::real();
     let name: WalFileName = segment.name().parse().unwrap();

@@ -54,6 +54,14 @@ impl PostgresMajor {
         u16::try_from(version_num / 10_000).ok().and_then(Self::new)
     }
 
+    /// Whether the final release of this version may still differ from what is known here.
+    ///
+    /// Log and control file of such a version are read all the same; whoever
+    /// relies on it wants to be told.
+    pub const fn is_provisional(self) -> bool {
+        self.0 == 19
+    }
+
     /// The number.
     pub const fn get(self) -> u16 {
         self.0

@@ -6,6 +6,7 @@ pub(crate) mod page_header;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod rmgr;
+pub(crate) mod seam;
 pub(crate) mod segment_name;
 pub(crate) mod segment_number;
 pub(crate) mod segment_size;

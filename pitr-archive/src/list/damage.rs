@@ -1,10 +1,13 @@
 //! `list --damaged`: segments that were archived although records in them are
 //! damaged, found by their summaries alone.
+//!
+//! A record that lies in two segments was checked in neither of them. Their
+//! summaries tell together whether it is whole.
 
 use std::fmt::Write as _;
 
 use pitr_console::Failure;
-use pitr_core::{DamageSeen, SystemIdentifier, WalFileName};
+use pitr_core::{DamageSeen, LogSeams, SystemIdentifier, WalFileName};
 use pitr_store::Cluster;
 use pitr_store::wal::{SummaryError, WalArchive};
 use serde::Serialize;
@@ -20,7 +23,8 @@ pub(super) struct DamageReport {
     pub(super) without_summary: u64,
 }
 
-/// A segment with damage in it, or with a summary that is damaged itself.
+/// A segment with damage in it or where it meets the one before, or with a
+/// summary that is damaged itself.
 #[derive(Debug, Serialize)]
 pub(super) struct DamagedSegment {
     pub(super) system_identifier: SystemIdentifier,
@@ -34,10 +38,12 @@ pub(super) fn gather(clusters: &[Cluster]) -> Result<DamageReport, Failure> {
     for cluster in clusters {
         let archive = cluster.wal();
         for timeline in archive.timelines()? {
+            // in the order of the log
+            let mut seams = LogSeams::default();
             for file in archive.content(timeline)?.files {
                 let segment = file.name;
                 if matches!(segment, WalFileName::Segment(_) | WalFileName::Partial(_)) {
-                    report.look_at(cluster, &archive, segment)?;
+                    report.look_at(cluster, &archive, segment, &mut seams)?;
                 }
             }
         }
@@ -51,10 +57,13 @@ impl DamageReport {
         cluster: &Cluster,
         archive: &WalArchive,
         segment: WalFileName,
+        seams: &mut LogSeams,
     ) -> Result<(), Failure> {
         let (damage, unreadable) = match archive.summary(&segment) {
-            Ok(Some(summary)) => {
+            Ok(Some(mut summary)) => {
                 self.summaries += 1;
+                let seam = summary.edges().and_then(|edges| seams.add(&edges));
+                summary.damage.extend(seam.as_ref().map(DamageSeen::from));
                 (summary.damage, None)
             }
             Ok(None) => {

@@ -3,6 +3,7 @@
 pub(crate) mod assembly;
 pub(crate) mod damage;
 mod page;
+pub(crate) mod part;
 mod proof;
 mod record;
 #[cfg(test)]
@@ -17,9 +18,11 @@ use crate::timeline::id::TimelineId;
 use crate::wal::page_header::PageHeader;
 use crate::wal::reader::assembly::Assembly;
 use crate::wal::reader::damage::WalDamage;
+use crate::wal::reader::part::RecordPart;
 use crate::wal::reader::proof::Proof;
 use crate::wal::record::Record;
 use crate::wal::record::header::RecordHeader;
+use crate::wal::seam::LogEdges;
 use crate::wal::segment_number::SegmentNumber;
 use crate::wal::segment_size::WalSegmentSize;
 
@@ -115,7 +118,15 @@ pub struct WalReader {
     unsure: bool,
     may_end: bool,
     suspected_end: Option<WalDamage>,
+    /// Of the first byte that was fed.
+    start: u64,
     leading: Option<LeadingBytes>,
+    /// What has come of the leading bytes.
+    leading_part: RecordPart,
+    /// What the first record points back to.
+    previous_record: Option<Lsn>,
+    /// The first page takes the place of the rest of a record.
+    begins_overwriting: bool,
     proof: Proof,
 }
 
@@ -213,7 +224,11 @@ impl WalReader {
             unsure: false,
             may_end: false,
             suspected_end: None,
+            start: first.start(size).get(),
             leading: None,
+            leading_part: RecordPart::EMPTY,
+            previous_record: None,
+            begins_overwriting: false,
             proof: Proof::default(),
         }
     }
@@ -303,6 +318,54 @@ impl WalReader {
         }
     }
 
+    /// How what was read begins and ends, to be joined with what was read on either side of it.
+    ///
+    /// Of a log in which there is no damage; else it may say what is not so.
+    ///
+    /// ```
+    /// use pitr_core::{LogSeams, WalDamage, WalReader};
+    ///
+    /// /// Whether the log is whole where two readers of neighbouring segments meet.
+    /// fn meet(one: &WalReader, other: &WalReader) -> Result<(), WalDamage> {
+    ///     let mut seams = LogSeams::default();
+    ///     seams.add(&one.edges());
+    ///     seams.add(&other.edges()).map_or(Ok(()), Err)
+    /// }
+    /// ```
+    pub fn edges(&self) -> LogEdges {
+        let unfinished = self.unfinished();
+        let begun = self.state == State::Record;
+        let leading = self.leading.map_or(0, |leading| leading.len);
+        let whole = match self.state {
+            State::Continuation { remaining } => self.is_leading(remaining),
+            _ => self.leading_part.bytes() == leading,
+        };
+        LogEdges {
+            start: Lsn::new(self.start),
+            end: self.position(),
+            system_identifier: self.system_identifier,
+            continued_bytes: leading,
+            continued: (leading > 0 && whole).then_some(self.leading_part),
+            overwrites: self.begins_overwriting,
+            previous_record: self.previous_record.filter(|lsn| lsn.is_valid()),
+            last_record: if begun {
+                Some(self.assembly.lsn)
+            } else {
+                self.prev
+            },
+            is_unfinished: unfinished.is_some(),
+            missing_bytes: unfinished.and_then(|record| record.remaining),
+            begun: begun.then(|| self.assembly.part()),
+        }
+    }
+
+    /// Whether the bytes of which `remaining` are to come are those that the first segment began with.
+    fn is_leading(&self, remaining: u64) -> bool {
+        let come = self.leading_part.bytes();
+        self.leading
+            .is_some_and(|leading| leading.len == come.saturating_add(remaining))
+    }
+
     /// Where the log ends within what was fed, and what stands there, if [`WalReader::may_end`] allows it to.
     ///
     /// [`WalDamage::good_until`] is the end. To be asked when everything is
@@ -338,8 +401,11 @@ impl WalReader {
             State::Boundary => self.begin_record(input, room),
             State::Record => self.go_on_with_record(input, room),
             State::Continuation { remaining } => {
-                let skipped = self.skip(input, room.min(remaining));
-                self.state = match remaining - skipped {
+                let taken = self.take(input, room.min(remaining));
+                if self.is_leading(remaining) {
+                    self.leading_part.append(taken);
+                }
+                self.state = match remaining - taken.len() as u64 {
                     0 => State::Boundary,
                     remaining => State::Continuation { remaining },
                 };

@@ -11,7 +11,11 @@ use crate::system_identifier::SystemIdentifier;
 use crate::timeline::id::TimelineId;
 use crate::timestamp::Timestamp;
 use crate::wal::file_name::WalFileName;
+use crate::wal::reader::damage::WalDamage;
+use crate::wal::reader::part::RecordPart;
 use crate::wal::record::relation_file::RelationFile;
+use crate::wal::seam::LogEdges;
+use crate::wal::segment_size::WalSegmentSize;
 
 /// Most entries that any list of a summary holds.
 pub const SUMMARY_LIST_LIMIT: usize = 64;
@@ -42,6 +46,12 @@ pub struct SegmentSummary {
     pub first_record: Option<Lsn>,
     /// The last record that begins in it.
     pub last_record: Option<Lsn>,
+    /// The record before the first one that begins in it, as that one says.
+    #[serde(default)]
+    pub previous_record: Option<Lsn>,
+    /// Whether it begins in place of the rest of a record that was lost in a crash.
+    #[serde(default)]
+    pub overwrites: bool,
     /// What the segment begins in the middle of.
     pub continues: Option<ContinuedRecord>,
     /// What goes on in the next segment.
@@ -84,6 +94,9 @@ pub struct ContinuedRecord {
     /// Where it begins, as the record after it says; `None` where that is not
     /// in this segment.
     pub record: Option<Lsn>,
+    /// As much of it as is in this segment.
+    #[serde(default)]
+    pub part: Option<RecordPart>,
 }
 
 /// A record that goes on in a later segment.
@@ -93,6 +106,9 @@ pub struct UnfinishedInSegment {
     pub record: Option<Lsn>,
     /// Bytes still to come; `None` if its length is not complete.
     pub missing_bytes: Option<u64>,
+    /// As much of it as is in this segment, where it begins here.
+    #[serde(default)]
+    pub part: Option<RecordPart>,
 }
 
 /// A time, and the record that carries it.
@@ -186,9 +202,48 @@ pub struct DamageSeen {
     pub what: String,
 }
 
+impl From<&WalDamage> for DamageSeen {
+    fn from(damage: &WalDamage) -> Self {
+        DamageSeen {
+            lsn: damage.lsn,
+            record: damage.record,
+            what: damage.kind.to_string(),
+        }
+    }
+}
+
 impl SegmentSummary {
     /// The format that this version writes; it reads no later one.
     pub const FORMAT: u32 = 1;
+
+    /// How the segment begins and ends, by which it is joined with its neighbours.
+    ///
+    /// `None` for a `.partial`, behind which nothing follows, and for a segment
+    /// in which there is damage, of whose ends little is certain. Summaries of
+    /// versions that did not write everything about the ends say less.
+    #[must_use]
+    pub fn edges(&self) -> Option<LogEdges> {
+        let WalFileName::Segment(segment) = self.segment else {
+            return None;
+        };
+        let size = WalSegmentSize::new(self.bytes).ok()?;
+        let number = segment.number(size).ok().filter(|_| !self.is_damaged())?;
+        let (continues, unfinished) = (self.continues, self.unfinished);
+        let known = continues.and_then(|continued| continued.record);
+        Some(LogEdges {
+            start: number.start(size),
+            end: number.end(size),
+            system_identifier: self.system_identifier,
+            continued_bytes: continues.map_or(0, |continued| continued.bytes),
+            continued: continues.and_then(|continued| continued.part),
+            overwrites: self.overwrites,
+            previous_record: self.previous_record.or(known),
+            last_record: self.last_record,
+            is_unfinished: unfinished.is_some(),
+            missing_bytes: unfinished.and_then(|unfinished| unfinished.missing_bytes),
+            begun: unfinished.and_then(|unfinished| unfinished.part),
+        })
+    }
 
     /// Whether anything in the segment cannot be trusted.
     #[must_use]

@@ -28,7 +28,7 @@ pub use fetch::{FetchError, Fetched};
 pub use identify::{IdentifyError, SegmentIdentity, identify};
 pub use push::{PushError, Pushed};
 pub use source::{WalBytes, WalFile, WalSource};
-pub use summary::SummaryError;
+pub use summary::{SummaryError, summary_at_end, summary_to_frame};
 pub use summary_frame::SummaryFrameError;
 pub use text_file::{MAX_TEXT_FILE_BYTES, TextFileError, check_text_file};
 

@@ -335,7 +335,7 @@ impl WalArchive {
                 continue;
             }
             if encoding == Encoding::Zstd
-                && let Some(frame) = summary.as_ref().and_then(summary::to_frame)
+                && let Some(frame) = summary.as_ref().and_then(summary::summary_to_frame)
             {
                 sink.write_all(&frame).map_err(|e| {
                     PushError::Store(StoreError::from_io(e, Operation::Write, &location))

@@ -114,8 +114,7 @@ impl WalArchive {
         if whole > to_u64(tail.len()) && whole <= end {
             tail = self.tail(object, whole)?;
         }
-        let json = summary_frame::content(&tail, length).map_err(in_frame)?;
-        parse(json).map(Some).map_err(in_frame)
+        summary_at_end(&tail).map_err(in_frame)
     }
 
     fn tail(&self, object: &StoredObject, bytes: u64) -> Result<Vec<u8>, StoreError> {
@@ -166,10 +165,26 @@ impl WalArchive {
     }
 }
 
-/// The frame that is written behind the data; `None` if it would not be read
-/// back.
-pub(super) fn to_frame(summary: &SegmentSummary) -> Option<Vec<u8>> {
+/// The frame that is written behind the data of a zstd object; `None` if it
+/// would not be read back.
+pub fn summary_to_frame(summary: &SegmentSummary) -> Option<Vec<u8>> {
     summary_frame::frame(&serde_json::to_vec(summary).ok()?)
+}
+
+/// The summary in the frame that `tail`, the last bytes of a stored object,
+/// ends with; `Ok(None)` where no such frame ends there.
+///
+/// # Errors
+/// What ends like such a frame is damaged, longer than `tail`, or of a later
+/// version.
+pub fn summary_at_end(tail: &[u8]) -> Result<Option<SegmentSummary>, SummaryFrameError> {
+    let footer = tail
+        .get(tail.len().saturating_sub(FOOTER_BYTES)..)
+        .unwrap_or_default();
+    match summary_frame::length(footer)? {
+        Some(length) => parse(summary_frame::content(tail, length)?).map(Some),
+        None => Ok(None),
+    }
 }
 
 fn parse(json: &[u8]) -> Result<SegmentSummary, SummaryFrameError> {

@@ -767,7 +767,7 @@ fn every_changed_byte_of_an_object_is_noticed_and_never_changes_the_segment() {
     let path = dir.path().join("repo").join(pushed.object().key.as_str());
     let whole = fs::read(&path).unwrap();
     let summary = wal.summary(&file).unwrap().unwrap();
-    let frame = super::summary::to_frame(&summary).unwrap().len();
+    let frame = super::summary::summary_to_frame(&summary).unwrap().len();
     let data = (0..whole.len() - frame).step_by(whole.len() / 40);
     for at in data.chain(whole.len() - frame..whole.len()) {
         let mut changed = whole.clone();

@@ -2,6 +2,7 @@
 
 use crate::lsn::Lsn;
 use crate::timeline::id::TimelineId;
+use crate::wal::reader::part::RecordPart;
 use crate::wal::record::header::RecordHeader;
 
 /// A record that is being put together: its CRC as it comes, its bytes as far as they are to be held.
@@ -99,6 +100,11 @@ impl Assembly {
     pub(crate) fn crc(&self) -> u32 {
         let header = self.bytes.get(..RecordHeader::CRC_COVERS).unwrap_or(&[]);
         crc32c::crc32c_append(self.crc, header)
+    }
+
+    /// What has come of the record.
+    pub(crate) fn part(&self) -> RecordPart {
+        RecordPart::new(&self.bytes, self.received, self.crc)
     }
 
     #[cfg(test)]

@@ -163,6 +163,7 @@ impl WalReader {
         if header.first_is_overwrite_contrecord() && !continues {
             // the rest of the record was lost in a crash; a record that says so follows
             self.overwrites = true;
+            self.begins_overwriting |= first;
             self.state = State::Boundary;
             return None;
         }

@@ -181,6 +181,7 @@ impl WalReader {
                 kind,
             }));
         }
+        self.previous_record.get_or_insert(header.prev);
         if let Some(leading) = &mut self.leading {
             leading.record.get_or_insert(header.prev);
         }

@@ -502,6 +502,9 @@ fn eventful_log() -> TestLog {
     log.push_end_of_recovery(2);
     log.push_data(9000);
     log.push_switch();
+    for number in 0..400 {
+        log.push_data(number * 7 % 120);
+    }
     for len in [100, 9000, 7, 30_000] {
         log.push_data(len);
     }

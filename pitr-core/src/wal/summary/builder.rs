@@ -4,7 +4,7 @@ use crate::lsn::Lsn;
 use crate::timestamp::Timestamp;
 use crate::wal::file_name::{WalFileName, WalFileNameError};
 use crate::wal::reader::WalReader;
-use crate::wal::reader::damage::WalDamage;
+use crate::wal::reader::damage::{WalDamage, WalDamageKind};
 use crate::wal::record::Record;
 use crate::wal::record::contents::RecordContents;
 use crate::wal::record::resource_manager::ResourceManager;
@@ -93,25 +93,37 @@ impl SegmentSummaryBuilder {
         let summary = &mut self.summary;
         summary.system_identifier = self.reader.system_identifier();
         summary.postgres_major = self.reader.major();
-        summary.timeline = self.reader.timeline();
+        // the name's is the highest that any of its pages can have
+        let (named, found) = (summary.timeline, self.reader.timeline());
+        if found > named && !summary.is_damaged() {
+            summary.note_damage(&WalDamage {
+                lsn: self.reader.edges().start,
+                record: None,
+                kind: WalDamageKind::TimelineUnannounced {
+                    previous: named,
+                    found,
+                },
+            });
+        }
+        let edges = self.reader.edges();
+        summary.timeline = found;
+        summary.overwrites = edges.overwrites;
+        summary.previous_record = edges.previous_record;
         summary.unfinished = self.reader.unfinished().map(|record| UnfinishedInSegment {
             record: record.lsn,
             missing_bytes: record.remaining,
+            part: edges.begun,
         });
         if let Some(lsn) = summary.unfinished.and_then(|unfinished| unfinished.record) {
             summary.first_record.get_or_insert(lsn);
             summary.last_record = Some(lsn);
         }
-        if let Some(leading) = self.reader.leading().filter(|leading| leading.len > 0) {
-            let known = leading.record;
-            let record = known.or(summary.continues.and_then(|continued| continued.record));
-            summary.continues = Some(ContinuedRecord {
-                bytes: leading.len,
-                record,
-            });
-        } else {
-            summary.continues = None;
-        }
+        let leading = self.reader.leading().filter(|leading| leading.len > 0);
+        summary.continues = leading.map(|leading| ContinuedRecord {
+            bytes: leading.len,
+            record: edges.previous_record,
+            part: edges.continued,
+        });
         self.summary
     }
 }
@@ -127,6 +139,8 @@ fn empty(segment: WalFileName, timeline: crate::timeline::id::TimelineId) -> Seg
         timeline,
         first_record: None,
         last_record: None,
+        previous_record: None,
+        overwrites: false,
         continues: None,
         unfinished: None,
         records: 0,
@@ -154,11 +168,6 @@ impl SegmentSummary {
         self.last_record = Some(record.lsn());
         if self.first_record.is_none() {
             self.first_record = Some(record.lsn());
-            // the record before the first one is what the segment begins in the middle of
-            self.continues = Some(ContinuedRecord {
-                bytes: 0,
-                record: (header.prev != Lsn::INVALID).then_some(header.prev),
-            });
         }
         // most records are of other resource managers and are not looked into
         if !matches!(
@@ -329,11 +338,7 @@ impl SegmentSummary {
     }
 
     fn note_damage(&mut self, damage: &WalDamage) {
-        let seen = DamageSeen {
-            lsn: damage.lsn,
-            record: damage.record,
-            what: damage.kind.to_string(),
-        };
+        let seen = DamageSeen::from(damage);
         push(&mut self.damage, seen, "damage", &mut self.capped);
     }
 }
