@@ -24,7 +24,7 @@ const DEFAULT_NICE: u8 = 10;
 /// The flags of every command that reaches a repository.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct RepositoryArguments {
-    /// Repository: an absolute path or file:// URL [env: PITR_REPO]
+    /// Repository: an absolute path, or a URL like file:///PATH or sftp://USER@HOST/PATH [env: PITR_REPO]
     #[arg(long, value_name = "URL", global = true)]
     pub repo: Option<String>,
 
@@ -132,7 +132,8 @@ impl Explain for SettingsError {
                 path.display()
             ),
             Self::Invalid { .. } => "The keys are: repo, compression, connection, threads, \
-                                     parts_in_flight, max_rate, nice, wal_wait_seconds, pg_bin."
+                                     parts_in_flight, max_rate, nice, wal_wait_seconds, pg_bin; \
+                                     the tables are: [s3], [gs], [az], [sftp], [ftp]."
                 .to_owned(),
             Self::NotUtf8 { name } => format!("Set {name} to plain text, or unset it."),
             Self::NoRepository => {

@@ -8,6 +8,8 @@ mod codec;
 mod key;
 mod local;
 mod repository;
+#[cfg(feature = "sftp")]
+mod sftp;
 mod store;
 pub mod wal;
 
@@ -25,8 +27,8 @@ pub use repository::{
 };
 pub use store::{
     AddressError, AzOptions, Entry, EntryKind, ErrorClass, FtpOptions, GsOptions, Hold, Medium,
-    NodeKind, ObjectMeta, ObjectWriter, Operation, Promises, S3Options, SftpOptions, SpaceLimit,
-    Store, StoreError, StoreOptions, open_store,
+    NodeKind, ObjectMeta, ObjectWriter, Operation, Promises, S3Options, ServerError, SftpOptions,
+    SpaceLimit, Store, StoreError, StoreOptions, open_store,
 };
 pub use wal::{
     FetchError, Fetched, PushError, Pushed, StoredObject, WalArchive, WalBytes, WalFile, WalSource,

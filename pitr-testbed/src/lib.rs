@@ -27,6 +27,7 @@ mod install;
 mod process;
 mod program;
 mod server_user;
+mod servers;
 mod site;
 mod test_dir;
 
@@ -36,5 +37,6 @@ pub use error::TestbedError;
 pub use install::PostgresInstall;
 pub use program::program;
 pub use server_user::{as_server_user, chown_to_server_user, server_user_name};
+pub use servers::SshServer;
 pub use site::Site;
 pub use test_dir::TestDir;

@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+#[cfg(any(feature = "sftp", feature = "ftp"))]
+use super::server_address::ServerAddress;
 use super::{Store, StoreOptions};
 use crate::local::LocalStore;
+#[cfg(feature = "sftp")]
+use crate::sftp::SftpStore;
 
 /// Why an address leads to no store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +35,20 @@ pub enum AddressError {
         /// The address.
         address: String,
     },
+    /// `scheme://user:password@…`.
+    #[error("the {scheme}:// address of the repository holds a password")]
+    SecretInAddress {
+        /// The scheme. The rest is a secret.
+        scheme: String,
+    },
+    /// An address of a server that names no server or no folder on it.
+    #[error("the {scheme}:// address of the repository cannot be used: {problem}")]
+    NotAServer {
+        /// The scheme. The rest may hold a secret and is not kept.
+        scheme: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// A relative path, and the working directory cannot be found.
     #[error("could not find the working directory for the relative repository path {path:?}")]
     NoWorkingDirectory {
@@ -47,18 +65,38 @@ impl AddressError {
                 Some("Give an absolute path, or file:///PATH.".to_owned())
             }
             Self::ForeignHost { .. } => Some("Mount the disk here, and give its path.".to_owned()),
+            Self::SecretInAddress { .. } => Some(
+                "Addresses are shown in messages and process lists. The manual says where the password goes."
+                    .to_owned(),
+            ),
+            Self::NotAServer { scheme, .. } => {
+                Some(format!("Give {scheme}://USER@HOST/FOLDER, special characters as %XX."))
+            }
             Self::NoWorkingDirectory { .. } => Some("Give an absolute path.".to_owned()),
         }
     }
 }
 
-/// The store at `address`: a path, or `file:///PATH` with `%XX` escapes.
+/// The store at `address`: a path, `file:///PATH` with `%XX` escapes, or the
+/// address of a server.
 ///
 /// Touches nothing: whether something lies there shows at the first use.
 ///
 /// # Errors
 /// [`AddressError`].
-pub fn open_store(address: &str, _options: &StoreOptions) -> Result<Arc<dyn Store>, AddressError> {
+pub fn open_store(address: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, AddressError> {
+    if let Some((scheme, rest)) = split_scheme(address) {
+        match scheme.to_ascii_lowercase().as_str() {
+            #[cfg(feature = "sftp")]
+            "sftp" => {
+                let address = ServerAddress::parse(scheme, rest)?;
+                return Ok(Arc::new(SftpStore::new(address, options.sftp.clone())));
+            }
+            _ => {
+                let _ = (rest, options);
+            }
+        }
+    }
     Ok(Arc::new(LocalStore::new(local_path(address)?)))
 }
 
@@ -102,7 +140,7 @@ fn split_scheme(address: &str) -> Option<(&str, &str)> {
 }
 
 /// Replaces `%XX`; `None` for a broken escape or a NUL.
-fn unescape(path: &str) -> Option<std::ffi::OsString> {
+pub(super) fn unescape(path: &str) -> Option<std::ffi::OsString> {
     use std::os::unix::ffi::OsStringExt;
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.bytes();

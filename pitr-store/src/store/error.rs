@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use super::ServerError;
 use crate::key::ObjectKey;
 
 /// Failure of one operation on a store. `location` is a path or URL without
@@ -107,6 +108,9 @@ pub enum StoreError {
         /// What it cannot do.
         missing: &'static str,
     },
+    /// The server that holds the store does not serve.
+    #[error("{0}")]
+    Server(Box<ServerError>),
     /// Any other failure of the operating system or the network.
     #[error("could not {operation} \"{location}\": {source}")]
     Io {
@@ -242,6 +246,7 @@ impl StoreError {
         match self {
             Self::NotFound { .. } => ErrorClass::Absent,
             Self::Busy { .. } => ErrorClass::Passing,
+            Self::Server(error) => error.class(),
             Self::Io { source, .. } if is_passing(source) => ErrorClass::Passing,
             Self::Io { .. }
             | Self::AlreadyExists { .. }
@@ -275,6 +280,9 @@ impl StoreError {
             Self::WrongKind { location, .. } => Some(format!(
                 "Nothing of pitr makes such a thing. Move \"{location}\" out of the repository."
             )),
+            Self::PermissionDenied { location, .. } if location.contains("://") => Some(format!(
+                "The user who logs in there must own \"{location}\" and the folders above it in the repository."
+            )),
             Self::PermissionDenied { location, .. } => Some(format!(
                 "The user that runs the server must own \"{location}\" and the folders above it in the repository."
             )),
@@ -286,6 +294,7 @@ impl StoreError {
                 limit: SpaceLimit::Quota,
                 ..
             } => Some("Raise the quota of the repository's owner.".to_owned()),
+            Self::Server(error) => error.hint(),
             Self::Unsupported { .. } => {
                 Some("Put the repository on another file system.".to_owned())
             }
@@ -353,6 +362,12 @@ fn is_passing(error: &io::Error) -> bool {
             | Errno::PIPE
             | Errno::REMOTEIO
     )
+}
+
+impl From<ServerError> for StoreError {
+    fn from(error: ServerError) -> Self {
+        Self::Server(Box::new(error))
+    }
 }
 
 impl From<StoreError> for io::Error {

@@ -2,8 +2,17 @@
 
 mod address;
 mod error;
+#[cfg(any(feature = "sftp", feature = "ftp"))]
+pub(crate) mod lease;
 mod medium;
 mod options;
+#[cfg(any(feature = "sftp", feature = "ftp"))]
+pub(crate) mod retry;
+#[cfg(any(feature = "sftp", feature = "ftp"))]
+pub(crate) mod secret_file;
+#[cfg(any(feature = "sftp", feature = "ftp"))]
+pub(crate) mod server_address;
+pub(crate) mod server_error;
 
 use std::any::Any;
 use std::fmt;
@@ -16,6 +25,7 @@ pub use address::{AddressError, open_store};
 pub use error::{ErrorClass, NodeKind, Operation, SpaceLimit, StoreError};
 pub use medium::{Medium, Promises};
 pub use options::{AzOptions, FtpOptions, GsOptions, S3Options, SftpOptions, StoreOptions};
+pub use server_error::ServerError;
 
 /// A place that keeps whole objects under keys, each written once.
 ///

@@ -1,5 +1,7 @@
 //! What reaching a store takes beside its address.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
 /// How stores are reached: one member for each table of the configuration file
@@ -36,12 +38,75 @@ pub struct GsOptions {}
 #[serde(deny_unknown_fields, default)]
 pub struct AzOptions {}
 
-/// The table `[sftp]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+/// The table `[sftp]`. Holds no secret, only where secrets lie.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct SftpOptions {}
+pub struct SftpOptions {
+    /// A private key to log in with, tried before anything else.
+    pub identity_file: Option<PathBuf>,
+    /// Holds the passphrase of the private key in its first line; else the
+    /// environment's `PITR_SFTP_PASSPHRASE`.
+    pub passphrase_file: Option<PathBuf>,
+    /// Holds a password in its first line; else the environment's
+    /// `PITR_SFTP_PASSWORD`.
+    pub password_file: Option<PathBuf>,
+    /// Read instead of `~/.ssh/known_hosts` and `/etc/ssh/ssh_known_hosts`.
+    pub known_hosts: Option<PathBuf>,
+    /// How long the server may take for one answer.
+    pub timeout_seconds: u64,
+    /// How long a connection that cannot be made, or breaks, is tried again.
+    pub retry_seconds: u64,
+    /// How long a mark of life is valid without being renewed.
+    pub lease_seconds: u64,
+}
 
-/// The table `[ftp]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+impl Default for SftpOptions {
+    fn default() -> Self {
+        Self {
+            identity_file: None,
+            passphrase_file: None,
+            password_file: None,
+            known_hosts: None,
+            timeout_seconds: 30,
+            retry_seconds: 60,
+            lease_seconds: 600,
+        }
+    }
+}
+
+/// The table `[ftp]`, for `ftp://` and `ftps://`. Holds no secret, only where
+/// secrets lie.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct FtpOptions {}
+pub struct FtpOptions {
+    /// Holds the password in its first line; else the environment's
+    /// `PITR_FTP_PASSWORD`, else the netrc file.
+    pub password_file: Option<PathBuf>,
+    /// Read instead of `~/.netrc`.
+    pub netrc: Option<PathBuf>,
+    /// Authorities to trust for `ftps://` instead of the system's: a PEM file.
+    pub ca_file: Option<PathBuf>,
+    /// Whether `ftps://` speaks TLS from the first byte (port 990) instead of
+    /// asking for it.
+    pub implicit_tls: bool,
+    /// How long the server may take for one answer.
+    pub timeout_seconds: u64,
+    /// How long a connection that cannot be made, or breaks, is tried again.
+    pub retry_seconds: u64,
+    /// How long a mark of life is valid without being renewed.
+    pub lease_seconds: u64,
+}
+
+impl Default for FtpOptions {
+    fn default() -> Self {
+        Self {
+            password_file: None,
+            netrc: None,
+            ca_file: None,
+            implicit_tls: false,
+            timeout_seconds: 30,
+            retry_seconds: 60,
+            lease_seconds: 600,
+        }
+    }
+}

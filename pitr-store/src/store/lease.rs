@@ -1,0 +1,77 @@
+//! Marks of life on media without locks: a small document that its holder
+//! renews, and that counts no longer once it has not been renewed for long
+//! enough. `docs/store-format.md` specifies it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::retry::unique;
+
+/// Largest lease that is read.
+pub(crate) const MAX_LEASE_BYTES: usize = 4096;
+
+/// Who works on something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Lease {
+    /// 1.
+    pub(crate) format: u32,
+    /// A random number that tells this holder from every other.
+    pub(crate) holder: String,
+    /// The holder's host, for people.
+    pub(crate) host: String,
+    /// The holder's process, for people.
+    pub(crate) pid: u32,
+    /// For how many seconds the lease counts after it was written last.
+    pub(crate) seconds: u64,
+}
+
+impl Lease {
+    pub(crate) fn new(seconds: u64) -> Self {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Self {
+            format: 1,
+            holder: format!("{:016x}{:016x}", unique(), unique()),
+            host: host.trim().to_owned(),
+            pid: std::process::id(),
+            seconds: seconds.max(1),
+        }
+    }
+
+    /// One line of JSON.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// `None` where it is torn or of another format. Such a one counts as
+    /// held as long as a lease of our own would.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes)
+            .ok()
+            .filter(|lease: &Self| lease.format == 1)
+    }
+
+    /// How often it is renewed: several times before it runs out.
+    pub(crate) fn renewal(seconds: u64) -> Duration {
+        Duration::from_millis(seconds.max(1).saturating_mul(1000) / 6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_reads_back_and_a_torn_one_is_none() {
+        let lease = Lease::new(600);
+        let bytes = lease.to_bytes();
+        assert!(bytes.len() < MAX_LEASE_BYTES);
+        assert_eq!(Lease::parse(&bytes), Some(lease));
+        assert_eq!(Lease::parse(&bytes[..bytes.len() / 2]), None);
+        assert_eq!(Lease::parse(b""), None);
+        assert_ne!(Lease::new(1).holder, Lease::new(1).holder);
+        assert!(Lease::renewal(600) < Duration::from_secs(200));
+    }
+}
