@@ -5,6 +5,7 @@
 pub mod backup;
 
 mod codec;
+pub mod encryption;
 mod key;
 mod local;
 mod repository;
@@ -26,9 +27,9 @@ pub use repository::{
     Initialized, Repository, RepositoryDocument, RepositoryError,
 };
 pub use store::{
-    AddressError, AzOptions, Entry, EntryKind, ErrorClass, FtpOptions, GsOptions, Hold, Medium,
-    NodeKind, ObjectMeta, ObjectWriter, Operation, Promises, S3Options, ServerError, SftpOptions,
-    SpaceLimit, Store, StoreError, StoreOptions, open_store,
+    AddressError, AzOptions, ContentDigest, ContentHasher, Entry, EntryKind, ErrorClass, FtpOptions,
+    GsOptions, Hold, Medium, NodeKind, ObjectMeta, ObjectWriter, Operation, Promises, S3Options,
+    ServerError, SftpOptions, SpaceLimit, Store, StoreError, StoreOptions, open_store,
 };
 pub use wal::{
     FetchError, Fetched, PushError, Pushed, StoredObject, WalArchive, WalBytes, WalFile, WalSource,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use super::ServerError;
+use crate::encryption::EncryptionError;
 use crate::key::ObjectKey;
 
 /// Failure of one operation on a store. `location` is a path or URL without
@@ -111,6 +112,9 @@ pub enum StoreError {
     /// The server that holds the store does not serve.
     #[error("{0}")]
     Server(Box<ServerError>),
+    /// The object is encrypted, and there is no key for it, or it does not open.
+    #[error(transparent)]
+    Encryption(Box<EncryptionError>),
     /// Any other failure of the operating system or the network.
     #[error("could not {operation} \"{location}\": {source}")]
     Io {
@@ -248,6 +252,7 @@ impl StoreError {
             Self::Busy { .. } => ErrorClass::Passing,
             Self::Server(error) => error.class(),
             Self::Io { source, .. } if is_passing(source) => ErrorClass::Passing,
+            Self::Encryption(error) => error.class(),
             Self::Io { .. }
             | Self::AlreadyExists { .. }
             | Self::RootMissing { .. }
@@ -298,6 +303,7 @@ impl StoreError {
             Self::Unsupported { .. } => {
                 Some("Put the repository on another file system.".to_owned())
             }
+            Self::Encryption(error) => error.hint(),
             Self::NotFound { .. }
             | Self::AlreadyExists { .. }
             | Self::OutOfRange { .. }
@@ -305,6 +311,12 @@ impl StoreError {
             | Self::Busy { .. }
             | Self::Io { .. } => None,
         }
+    }
+
+    /// Whether the object could not be read for want of a key, and is none the
+    /// worse for it.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Self::Encryption(error) if error.is_locked())
     }
 
     /// Takes the store's error out of an [`io::Error`] that a reader or writer
@@ -367,6 +379,15 @@ fn is_passing(error: &io::Error) -> bool {
 impl From<ServerError> for StoreError {
     fn from(error: ServerError) -> Self {
         Self::Server(Box::new(error))
+    }
+}
+
+impl From<EncryptionError> for StoreError {
+    fn from(error: EncryptionError) -> Self {
+        match error {
+            EncryptionError::Store(error) => *error,
+            other => Self::Encryption(Box::new(other)),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the repository asks of the medium that it lies on.
 
 mod address;
+pub(crate) mod digest;
 mod error;
 #[cfg(any(feature = "sftp", feature = "ftp"))]
 pub(crate) mod lease;
@@ -22,6 +23,7 @@ use std::ops::Range;
 use crate::key::ObjectKey;
 
 pub use address::{AddressError, open_store};
+pub use digest::{ContentDigest, ContentHasher};
 pub use error::{ErrorClass, NodeKind, Operation, SpaceLimit, StoreError};
 pub use medium::{Medium, Promises};
 pub use options::{AzOptions, FtpOptions, GsOptions, S3Options, SftpOptions, StoreOptions};
@@ -184,6 +186,41 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The mark could not be set or read.
     fn hold(&self, key: &ObjectKey) -> Result<Option<Hold>, StoreError>;
 
+    /// Makes sure that what is stored can be read: an encrypted store gets its
+    /// key now, where it would do so at the first object otherwise.
+    ///
+    /// # Errors
+    /// [`StoreError::Encryption`] where there is no key, or not the right one.
+    fn check_readable(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// What digests the content of objects, where the store keeps a digest
+    /// because nobody may be able to read the object itself. `None`: nobody has
+    /// to.
+    ///
+    /// Content is what an object stands for: a segment's own bytes, not the
+    /// compressed ones that are stored. A store around another passes this on,
+    /// and [`Store::has_content`], [`Store::check_readable`] and
+    /// [`ObjectWriter::set_content_digest`] too.
+    fn content_hasher(&self) -> Option<ContentHasher> {
+        None
+    }
+
+    /// Whether the content of the object has this digest, found out without
+    /// any key. `None` where its writer left no digest
+    /// ([`ObjectWriter::set_content_digest`]).
+    ///
+    /// # Errors
+    /// `NotFound` if absence is proven.
+    fn has_content(
+        &self,
+        _key: &ObjectKey,
+        _digest: &ContentDigest,
+    ) -> Result<Option<bool>, StoreError> {
+        Ok(None)
+    }
+
     /// Publishes a small object in one step: [`Store::create`], write,
     /// [`ObjectWriter::publish`].
     ///
@@ -232,12 +269,17 @@ pub trait ObjectWriter: Write + Send {
     /// After any other error the object may or may not be there; trying again
     /// from the beginning is safe.
     fn publish(self: Box<Self>) -> Result<(), StoreError>;
+
+    /// Leaves the digest of the content with the object, for
+    /// [`Store::has_content`]; made by [`Store::content_hasher`].
+    fn set_content_digest(&mut self, _digest: &ContentDigest) {}
 }
 
 /// What is known of an object without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectMeta {
-    /// Stored size in bytes (compressed, where a codec was used).
+    /// Stored size in bytes (compressed, where a codec was used; without what
+    /// encryption adds).
     pub size: u64,
 }
 

@@ -6,7 +6,7 @@ use pitr_core::{Lsn, SegmentSummary, WalFileName};
 
 use super::compare::{Comparison, Origin, to_u64};
 use super::identify::{IdentifyError, identify};
-use super::scan::Scan;
+use super::scan::{Scan, Scanned};
 use super::source::{WalSource, read_full};
 use super::text_file::{MAX_TEXT_FILE_BYTES, TextFileError, check_text_file};
 use super::{StoredObject, WalArchive, layout, summary};
@@ -319,10 +319,10 @@ impl WalArchive {
                 inner: &mut writer,
                 bytes: 0,
             };
-            let mut scan = Scan::of(name, self.cluster.segment_size);
+            let mut scan = Scan::of(name, self.cluster.segment_size, self.store.as_ref());
             let chunk = &mut Chunk { buffer, head_bytes };
             encode(source, chunk, codec, &mut sink, &location, &mut scan)?;
-            let summary = scan.finish();
+            let Scanned { summary, digest } = scan.finish();
             let is_damaged = summary.as_ref().is_some_and(SegmentSummary::is_damaged);
             if is_damaged && reading < READINGS {
                 // what a disk or a memory got wrong once it may get right the next time
@@ -342,6 +342,9 @@ impl WalArchive {
                 })?;
             }
             let stored_bytes = sink.bytes;
+            if let Some(digest) = &digest {
+                writer.set_content_digest(digest);
+            }
             writer.publish()?;
             let object = StoredObject {
                 name: *name,
