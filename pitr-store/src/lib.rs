@@ -23,8 +23,8 @@ pub use codec::{Codec, CodecError, DecodeError, Decoder, EncodeError, Encoder, E
 pub use key::{MAX_COMPONENT_BYTES, MAX_KEY_BYTES, ObjectKey, ObjectKeyError};
 pub use local::LocalStore;
 pub use repository::{
-    ClaimDocument, ClaimError, Cluster, ClusterDocument, ClusterIdentity, DocumentError, FORMAT,
-    Initialized, Repository, RepositoryDocument, RepositoryError,
+    ClaimDocument, ClaimError, Cluster, ClusterDocument, ClusterIdentity, DocumentError,
+    ENCRYPTED_FORMAT, FORMAT, Initialized, Repository, RepositoryDocument, RepositoryError,
 };
 pub use store::{
     AddressError, AzOptions, ContentDigest, ContentHasher, Entry, EntryKind, ErrorClass, FtpOptions,

@@ -175,11 +175,12 @@ impl BackupReadError {
 
     /// Whether it is about one `backup.json`, and says nothing of the store.
     pub(super) fn is_of_one_document(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::Document { .. }
-                | Self::Store(StoreError::TooLarge { .. } | StoreError::WrongKind { .. })
-        )
+            | Self::Store(StoreError::TooLarge { .. } | StoreError::WrongKind { .. }) => true,
+            Self::Store(StoreError::Encryption(error)) => error.is_damage(),
+            _ => false,
+        }
     }
 
     /// Takes the error back out of an [`io::Error`] that a reader of this

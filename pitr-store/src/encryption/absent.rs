@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{EncryptionDocument, EncryptionError, KeySource, NewKeys, RepositoryKeyName};
+use super::{
+    EncryptionDocument, EncryptionError, KeySource, NewKeys, PublicKey, RepositoryKeyName,
+};
 use crate::store::Store;
 
 pub(crate) fn encrypted_store(
@@ -25,6 +27,14 @@ pub(crate) fn add_keys(
     _document: &EncryptionDocument,
     _source: &KeySource,
     _keys: &NewKeys,
+) -> Result<Vec<RepositoryKeyName>, EncryptionError> {
+    Err(not_in_this_build(store))
+}
+
+pub(crate) fn names_of(
+    store: &Arc<dyn Store>,
+    _keys: &NewKeys,
+    _public_key: &PublicKey,
 ) -> Result<Vec<RepositoryKeyName>, EncryptionError> {
     Err(not_in_this_build(store))
 }

@@ -6,7 +6,7 @@ use ring::hkdf::{HKDF_SHA256, Salt};
 use super::document::PublicKey;
 use super::error::{Damage, EncryptionError};
 use super::format::{Header, TAG_BYTES, Trailer};
-use super::secret::{RepositorySecret, agree_with_new_pair};
+use super::secret::{NewPair, RepositorySecret};
 use crate::key::ObjectKey;
 
 /// What the derivation of an object's key is bound to, before the object's name.
@@ -25,8 +25,9 @@ impl ObjectCipher {
         let weak = || EncryptionError::WeakPublicKey {
             location: location(),
         };
-        let (ephemeral, agreed) = agree_with_new_pair(public)?.ok_or_else(weak)?;
-        let cipher = Self::derive(&agreed, &ephemeral, public, name).ok_or_else(weak)?;
+        let pair = NewPair::agreeing_with(public)?.ok_or_else(weak)?;
+        let ephemeral = pair.public;
+        let cipher = Self::derive(&pair.agreed, &ephemeral, public, name).ok_or_else(weak)?;
         Ok((Header { ephemeral }, cipher))
     }
 

@@ -219,6 +219,11 @@ impl EncryptionError {
         }
     }
 
+    /// Whether one object is damaged, which says nothing of others.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::DamagedObject { .. })
+    }
+
     /// Never an absence: what is wanting is a key, or it is the object itself.
     pub fn class(&self) -> ErrorClass {
         match self {

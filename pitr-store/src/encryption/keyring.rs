@@ -58,6 +58,7 @@ pub(crate) fn add_keys(
 
 /// The names that `keys` have in the repository with this public key.
 pub(crate) fn names_of(
+    _store: &Arc<dyn Store>,
     keys: &NewKeys,
     public_key: &PublicKey,
 ) -> Result<Vec<RepositoryKeyName>, EncryptionError> {
@@ -139,7 +140,10 @@ fn put_wrapped(
 
 fn object_key(public_key: &PublicKey, name: &RepositoryKeyName) -> ObjectKey {
     let folder = keys_folder(public_key);
-    ObjectKey::of_layout(format!("{folder}/{}", name.object_name()))
+    ObjectKey::of_layout(match name {
+        RepositoryKeyName::Recipient(recipient) => format!("{folder}/{recipient}.age"),
+        RepositoryKeyName::KeyFile(id) => format!("{folder}/{id}.key"),
+    })
 }
 
 /// The private key of the repository, by whatever of `source` opens it.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::document::PublicKey;
+use super::error::EncryptionError;
 use crate::key::ObjectKey;
 use crate::store::{EntryKind, Store, StoreError};
 
@@ -15,14 +16,35 @@ pub struct KeySource {
     pub identity: Option<PathBuf>,
     /// A file with a symmetric key of 32 bytes.
     pub key_file: Option<PathBuf>,
-    /// The public key that the repository must have. Who can write to the store
-    /// could put another `pitr.json` there, with a public key of his own, and
-    /// have everything encrypted to himself from then on; who has this is not
-    /// deceived.
-    pub repository_key: Option<PublicKey>,
+    /// The public keys of which the repository must have one; empty: any, or
+    /// none. Who can write to the store could put another `pitr.json` there,
+    /// with a public key of his own, and have everything encrypted to himself
+    /// from then on; who has this is not deceived.
+    pub repository_keys: Vec<PublicKey>,
 }
 
 impl KeySource {
+    /// Checks that the repository at `location` has one of the public keys that
+    /// are expected.
+    ///
+    /// # Errors
+    /// `OtherRepository`.
+    pub(crate) fn check_expected(
+        &self,
+        location: impl FnOnce() -> String,
+        found: Option<PublicKey>,
+    ) -> Result<(), EncryptionError> {
+        let is_expected = found.is_some_and(|found| self.repository_keys.contains(&found));
+        match self.repository_keys.first() {
+            Some(expected) if !is_expected => Err(EncryptionError::OtherRepository {
+                location: location(),
+                expected: *expected,
+                found,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether there is anything to read with.
     pub fn can_open(&self) -> bool {
         self.identity.is_some() || self.key_file.is_some()
@@ -71,16 +93,6 @@ pub(crate) fn keys_folder(public_key: &PublicKey) -> ObjectKey {
 
 /// The folder of all wrapped keys. `init` finds it where another `init` died.
 pub(crate) const KEYS_FOLDER: &str = "keys";
-
-impl RepositoryKeyName {
-    /// What the object is called in the folder of the repository's keys.
-    pub(crate) fn object_name(&self) -> String {
-        match self {
-            Self::Recipient(recipient) => format!("{recipient}.age"),
-            Self::KeyFile(id) => format!("{id}.key"),
-        }
-    }
-}
 
 impl FromStr for RepositoryKeyName {
     type Err = RepositoryKeyNameError;

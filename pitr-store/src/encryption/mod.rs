@@ -16,6 +16,7 @@ mod keys;
 
 pub use document::{ENCRYPTION_FORMAT, EncryptionDocument, PublicKey};
 pub use error::{Damage, EncryptionError};
+pub(crate) use keys::{KEYS_FOLDER, list_keys};
 pub use keys::{KeySource, NewKeys, RepositoryKeyName, RepositoryKeyNameError};
 
 #[cfg(feature = "encryption")]
@@ -32,13 +33,14 @@ mod reader;
 mod secret;
 #[cfg(feature = "encryption")]
 mod store;
-#[cfg(all(test, feature = "encryption"))]
+#[cfg(test)]
+#[cfg(feature = "encryption")]
 mod tests;
 #[cfg(feature = "encryption")]
 mod writer;
 
 #[cfg(feature = "encryption")]
-pub(crate) use keyring::{add_keys, encrypted_store, make_repository_key};
+pub(crate) use keyring::{add_keys, encrypted_store, make_repository_key, names_of};
 #[cfg(feature = "encryption")]
 #[doc(hidden)]
 pub use reader::DecryptingReader;
@@ -54,4 +56,4 @@ pub use writer::SealingWriter;
 #[cfg(not(feature = "encryption"))]
 mod absent;
 #[cfg(not(feature = "encryption"))]
-pub(crate) use absent::{add_keys, encrypted_store, make_repository_key};
+pub(crate) use absent::{add_keys, encrypted_store, make_repository_key, names_of};

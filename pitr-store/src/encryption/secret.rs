@@ -69,14 +69,26 @@ impl fmt::Debug for RepositorySecret {
     }
 }
 
-/// A key pair for one object: its public half, and what it agrees on with
-/// `public`. `Ok(None)`: nothing can be kept secret from anybody with `public`.
-pub(super) fn agree_with_new_pair(
-    public: &PublicKey,
-) -> Result<Option<([u8; 32], Zeroizing<[u8; 32]>)>, EncryptionError> {
-    let secret = StaticSecret::from(*random_32()?);
-    let own = x25519_dalek::PublicKey::from(&secret).to_bytes();
-    Ok(agree(&secret, public.as_bytes()).map(|agreed| (own, agreed)))
+/// A key pair made for one object.
+pub(super) struct NewPair {
+    /// Its public half.
+    pub(super) public: [u8; 32],
+    /// What it agrees on with the public key that it was made for.
+    pub(super) agreed: Zeroizing<[u8; 32]>,
+}
+
+impl NewPair {
+    /// A pair that agrees with `public`. `Ok(None)`: nothing can be kept secret
+    /// with that key.
+    pub(super) fn agreeing_with(public: &PublicKey) -> Result<Option<Self>, EncryptionError> {
+        let secret = StaticSecret::from(*random_32()?);
+        let own = x25519_dalek::PublicKey::from(&secret).to_bytes();
+        let agreed = agree(&secret, public.as_bytes());
+        Ok(agreed.map(|agreed| Self {
+            public: own,
+            agreed,
+        }))
+    }
 }
 
 fn agree(secret: &StaticSecret, other: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {

@@ -52,7 +52,8 @@ impl Cluster {
         &self.document
     }
 
-    /// The store that the repository lies on.
+    /// The store with what the cluster's objects hold
+    /// ([`Repository::content`](super::Repository::content)).
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }

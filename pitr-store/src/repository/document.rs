@@ -4,11 +4,19 @@ use pitr_core::{PostgresMajor, SystemIdentifier, WalSegmentSize};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::RepositoryError;
+use crate::encryption::{ENCRYPTION_FORMAT, EncryptionDocument, EncryptionError};
 use crate::key::ObjectKey;
 use crate::store::{Medium, Store, StoreError};
 
-/// The only format of a repository that this build reads and writes.
+/// The format of a repository, and of every document in it, that this build
+/// reads and writes.
 pub const FORMAT: u32 = 1;
+
+/// The format of `pitr.json` in an encrypted repository: a reader that knows
+/// nothing of encryption must not take ciphertext for damage, nor write its own
+/// plain text beside it.
+pub const ENCRYPTED_FORMAT: u32 = 2;
 
 /// No document of the repository's root is larger; a backup's has its own limit.
 const MAX_DOCUMENT_BYTES: u64 = 64 * 1024;
@@ -16,7 +24,7 @@ const MAX_DOCUMENT_BYTES: u64 = 64 * 1024;
 /// `pitr.json`: makes a folder a repository. Written by `init` alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryDocument {
-    /// [`FORMAT`].
+    /// [`FORMAT`], or [`ENCRYPTED_FORMAT`].
     pub format: u32,
     /// When it was made: `2026-11-20T07:45:02Z`. For people.
     pub created: String,
@@ -25,6 +33,9 @@ pub struct RepositoryDocument {
     /// What `init` found out about the medium; `None` where its nature says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub medium: Option<Medium>,
+    /// How what lies in it is encrypted; `None` where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<EncryptionDocument>,
 }
 
 /// `claim.json`: which cluster's push made a fresh repository its own.
@@ -113,20 +124,64 @@ pub(crate) fn read<D: DeserializeOwned>(
     store: &dyn Store,
     key: &ObjectKey,
 ) -> Result<D, DocumentError> {
+    parse(store, key, &read_bytes(store, key, &[FORMAT])?)
+}
+
+/// Reads `pitr.json`.
+pub(super) fn read_repository(
+    store: &dyn Store,
+    key: &ObjectKey,
+) -> Result<RepositoryDocument, RepositoryError> {
+    /// What tells a newer format of encryption from a broken document.
+    #[derive(Deserialize)]
+    struct EncryptionOnly {
+        encryption: Option<FormatOnly>,
+    }
+    let bytes = read_bytes(store, key, &[FORMAT, ENCRYPTED_FORMAT])?;
+    let EncryptionOnly { encryption } = parse(store, key, &bytes)?;
+    if let Some(FormatOnly { format }) = encryption
+        && format != u64::from(ENCRYPTION_FORMAT)
+    {
+        return Err(RepositoryError::from(EncryptionError::UnknownFormat {
+            location: store.object_location(key),
+            found: format,
+        }));
+    }
+    let document: RepositoryDocument = parse(store, key, &bytes)?;
+    if document.format == ENCRYPTED_FORMAT && document.encryption.is_none() {
+        let source = serde::de::Error::missing_field("encryption");
+        let location = store.object_location(key);
+        return Err(DocumentError::Syntax { location, source }.into());
+    }
+    Ok(document)
+}
+
+/// The bytes of a document of one of these formats.
+fn read_bytes(
+    store: &dyn Store,
+    key: &ObjectKey,
+    formats: &[u32],
+) -> Result<Vec<u8>, DocumentError> {
     let bytes = store.read_whole(key, MAX_DOCUMENT_BYTES)?;
-    let location = || store.object_location(key);
-    let syntax = |source| DocumentError::Syntax {
-        location: location(),
-        source,
-    };
-    let FormatOnly { format } = serde_json::from_slice(&bytes).map_err(syntax)?;
-    if format != u64::from(FORMAT) {
+    let FormatOnly { format } = parse(store, key, &bytes)?;
+    if !formats.iter().any(|known| format == u64::from(*known)) {
         return Err(DocumentError::UnknownFormat {
-            location: location(),
+            location: store.object_location(key),
             found: format,
         });
     }
-    serde_json::from_slice(&bytes).map_err(syntax)
+    Ok(bytes)
+}
+
+fn parse<D: DeserializeOwned>(
+    store: &dyn Store,
+    key: &ObjectKey,
+    bytes: &[u8],
+) -> Result<D, DocumentError> {
+    serde_json::from_slice(bytes).map_err(|source| DocumentError::Syntax {
+        location: store.object_location(key),
+        source,
+    })
 }
 
 /// Publishes a document, for people to read as well.

@@ -9,11 +9,17 @@ use std::sync::Arc;
 
 use pitr_core::{PostgresMajor, SystemIdentifier, WalSegmentSize};
 
+use crate::encryption::{
+    EncryptionDocument, EncryptionError, KEYS_FOLDER, KeySource, NewKeys, RepositoryKeyName,
+    add_keys, encrypted_store, list_keys, make_repository_key, names_of,
+};
 use crate::key::ObjectKey;
 use crate::store::{EntryKind, Store, StoreError};
 
 pub use cluster::{Cluster, ClusterIdentity};
-pub use document::{ClaimDocument, ClusterDocument, DocumentError, FORMAT, RepositoryDocument};
+pub use document::{
+    ClaimDocument, ClusterDocument, DocumentError, ENCRYPTED_FORMAT, FORMAT, RepositoryDocument,
+};
 
 const REPOSITORY_DOCUMENT: &str = "pitr.json";
 const CLAIM_DOCUMENT: &str = "claim.json";
@@ -25,8 +31,12 @@ const NAMES_SHOWN: usize = 5;
 /// An open repository.
 #[derive(Clone, Debug)]
 pub struct Repository {
+    /// As it lies on the medium.
     store: Arc<dyn Store>,
+    /// What is in it: decrypted, where it is encrypted.
+    content: Arc<dyn Store>,
     document: RepositoryDocument,
+    keys: KeySource,
 }
 
 /// What `init` has come to.
@@ -68,6 +78,9 @@ pub enum RepositoryError {
     /// A document of it is damaged or unknown.
     #[error(transparent)]
     Document(DocumentError),
+    /// It is encrypted, and cannot be used so, or not with these keys.
+    #[error(transparent)]
+    Encryption(Box<EncryptionError>),
     /// The store failed.
     #[error(transparent)]
     Store(StoreError),
@@ -86,6 +99,7 @@ impl RepositoryError {
                     .to_owned(),
             ),
             Self::Document(error) => error.hint(),
+            Self::Encryption(error) => error.hint(),
             Self::Store(error) => error.hint(),
         }
     }
@@ -112,8 +126,15 @@ impl From<StoreError> for RepositoryError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::RootMissing { location } => Self::NotARepository { location },
+            StoreError::Encryption(error) => Self::Encryption(error),
             other => Self::Store(other),
         }
+    }
+}
+
+impl From<EncryptionError> for RepositoryError {
+    fn from(error: EncryptionError) -> Self {
+        StoreError::from(error).into()
     }
 }
 
@@ -192,6 +213,28 @@ impl Repository {
     /// `NotEmpty` if something else lies there: a data directory, a home
     /// directory, a repository that has lost its `pitr.json`.
     pub fn init(store: Arc<dyn Store>) -> Result<Initialized, RepositoryError> {
+        Self::make(store, None)
+    }
+
+    /// Makes an encrypted repository, which the holders of `keys` can read. One
+    /// that is there already is left as it is.
+    ///
+    /// # Errors
+    /// As [`Repository::init`]; `Encryption` if one of `keys` cannot be used, or
+    /// if a repository is there already that is not encrypted, or not for all
+    /// of them.
+    pub fn init_encrypted(
+        store: Arc<dyn Store>,
+        keys: &NewKeys,
+    ) -> Result<Initialized, RepositoryError> {
+        let made = Self::make(store, Some(keys))?;
+        if let Initialized::Existing(repository) = &made {
+            repository.check_opens_for(keys)?;
+        }
+        Ok(made)
+    }
+
+    fn make(store: Arc<dyn Store>, keys: Option<&NewKeys>) -> Result<Initialized, RepositoryError> {
         match Self::open(Arc::clone(&store)) {
             Ok(repository) => {
                 // Its maker may have been killed before the last sync.
@@ -208,6 +251,11 @@ impl Repository {
             store.make_durable(&document_key(REPOSITORY_DOCUMENT))?;
             return Self::open(store).map(Initialized::Existing);
         }
+        if keys.is_some() {
+            // An `init` that died before it wrote pitr.json leaves keys that
+            // open nothing. They lie in a folder of their own.
+            names.retain(|name| name != KEYS_FOLDER);
+        }
         if !names.is_empty() {
             names.truncate(NAMES_SHOWN);
             return Err(RepositoryError::NotEmpty {
@@ -219,15 +267,23 @@ impl Repository {
         if let Some(medium) = &medium {
             store.adopt(medium);
         }
+        // before pitr.json: nothing may ever be encrypted to a key that is lost
+        let encryption = keys
+            .map(|keys| make_repository_key(&store, keys))
+            .transpose()?;
         let document = RepositoryDocument {
-            format: FORMAT,
+            format: match encryption {
+                Some(_) => ENCRYPTED_FORMAT,
+                None => FORMAT,
+            },
             created: document::now(),
             tool: format!("pitr {}", env!("CARGO_PKG_VERSION")),
             medium,
+            encryption,
         };
         let key = document_key(REPOSITORY_DOCUMENT);
         match document::put(store.as_ref(), &key, &document) {
-            Ok(()) => Ok(Initialized::Created(Self { store, document })),
+            Ok(()) => Self::of(store, document, KeySource::default()).map(Initialized::Created),
             Err(DocumentError::Store(StoreError::AlreadyExists { .. })) => {
                 store.make_durable(&key)?;
                 Self::open(store).map(Initialized::Existing)
@@ -236,25 +292,117 @@ impl Repository {
         }
     }
 
-    /// Opens the repository that lies on `store`.
+    /// Opens the repository that lies on `store`, without keys: what is
+    /// encrypted in it can be written and not read.
     ///
     /// # Errors
     /// `NotARepository` without `pitr.json`; `Document` for an unknown format.
     pub fn open(store: Arc<dyn Store>) -> Result<Self, RepositoryError> {
+        Self::open_with(store, &KeySource::default())
+    }
+
+    /// Opens the repository that lies on `store`. The keys are fetched when
+    /// something is read, or by [`Repository::unlock`].
+    ///
+    /// # Errors
+    /// As [`Repository::open`]; `Encryption` if it does not have the public key
+    /// that `keys` expect.
+    pub fn open_with(store: Arc<dyn Store>, keys: &KeySource) -> Result<Self, RepositoryError> {
         let key = document_key(REPOSITORY_DOCUMENT);
-        match document::read::<RepositoryDocument>(store.as_ref(), &key) {
+        match document::read_repository(store.as_ref(), &key) {
             Ok(document) => {
                 if let Some(medium) = &document.medium {
                     store.adopt(medium);
                 }
-                Ok(Self { store, document })
+                Self::of(store, document, keys.clone())
             }
-            Err(DocumentError::Store(StoreError::NotFound { .. })) => {
+            Err(RepositoryError::Store(StoreError::NotFound { .. })) => {
                 Err(RepositoryError::NotARepository {
                     location: store.location(),
                 })
             }
-            Err(other) => Err(other.into()),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn of(
+        store: Arc<dyn Store>,
+        document: RepositoryDocument,
+        keys: KeySource,
+    ) -> Result<Self, RepositoryError> {
+        let public_key = document.encryption.as_ref().map(|e| e.public_key);
+        keys.check_expected(|| store.location(), public_key)?;
+        let content = match &document.encryption {
+            Some(encryption) => encrypted_store(&store, encryption, keys.clone())?,
+            None => Arc::clone(&store),
+        };
+        Ok(Self {
+            store,
+            content,
+            document,
+            keys,
+        })
+    }
+
+    /// Makes sure that what is in the repository can be read, now rather than
+    /// at the first object.
+    ///
+    /// # Errors
+    /// `Encryption` without the right key; of the store.
+    pub fn unlock(&self) -> Result<(), RepositoryError> {
+        Ok(self.content.check_readable()?)
+    }
+
+    /// How what lies in it is encrypted; `None` where it is not.
+    pub fn encryption(&self) -> Option<&EncryptionDocument> {
+        self.document.encryption.as_ref()
+    }
+
+    /// Whether keys for reading were named, right or wrong ones, or none are
+    /// needed.
+    pub fn has_keys(&self) -> bool {
+        self.document.encryption.is_none() || self.keys.can_open()
+    }
+
+    /// Who can read what is encrypted here, in order.
+    ///
+    /// # Errors
+    /// `Encryption` where nothing is encrypted; of the store.
+    pub fn keys(&self) -> Result<Vec<RepositoryKeyName>, RepositoryError> {
+        let encryption = self.required_encryption()?;
+        Ok(list_keys(self.store.as_ref(), &encryption.public_key)?)
+    }
+
+    /// Lets more people read, also what lies here already: the repository's
+    /// private key is wrapped for them, and no object is touched. Gives back
+    /// those who could not read before.
+    ///
+    /// # Errors
+    /// `Encryption` where nothing is encrypted, if one of `keys` cannot be used,
+    /// or without a key that opens the repository now; of the store.
+    pub fn add_keys(&self, keys: &NewKeys) -> Result<Vec<RepositoryKeyName>, RepositoryError> {
+        let encryption = self.required_encryption()?;
+        Ok(add_keys(&self.store, encryption, &self.keys, keys)?)
+    }
+
+    fn required_encryption(&self) -> Result<&EncryptionDocument, EncryptionError> {
+        self.encryption()
+            .ok_or_else(|| EncryptionError::NotEncrypted {
+                location: self.location(),
+            })
+    }
+
+    fn check_opens_for(&self, keys: &NewKeys) -> Result<(), RepositoryError> {
+        let encryption = self.required_encryption()?;
+        let known = self.keys()?;
+        let wanted = names_of(&self.store, keys, &encryption.public_key)?;
+        match wanted.into_iter().find(|name| !known.contains(name)) {
+            Some(missing) => Err(EncryptionError::NotForAll {
+                location: self.location(),
+                missing,
+            }
+            .into()),
+            None => Ok(()),
         }
     }
 
@@ -268,9 +416,20 @@ impl Repository {
         &self.document
     }
 
-    /// The store that the repository lies on.
+    /// The store that the repository lies on, with its objects as they lie
+    /// there: encrypted, if the repository is.
+    ///
+    /// An object can be copied as it is to the same key of a repository with
+    /// the same [`Repository::encryption`], and of no other.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// The same store with what the objects hold: decrypted where they are
+    /// encrypted, and encrypted when they are written. Everything but the
+    /// documents of the repository and its clusters goes through it.
+    pub fn content(&self) -> &Arc<dyn Store> {
+        &self.content
     }
 
     /// Every cluster that the repository knows, by system identifier.
@@ -314,7 +473,7 @@ impl Repository {
             }));
         }
         Ok(Some(Cluster::new(
-            Arc::clone(&self.store),
+            Arc::clone(&self.content),
             folder,
             document,
         )))
@@ -382,7 +541,7 @@ impl Repository {
             first_seen: document::now(),
         };
         match document::put(self.store.as_ref(), &key, &document) {
-            Ok(()) => Ok(Cluster::new(Arc::clone(&self.store), folder, document)),
+            Ok(()) => Ok(Cluster::new(Arc::clone(&self.content), folder, document)),
             Err(DocumentError::Store(StoreError::AlreadyExists { location, .. })) => {
                 self.store.make_durable(&key)?;
                 match self.cluster(identity.system_identifier)? {

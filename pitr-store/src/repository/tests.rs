@@ -68,14 +68,14 @@ fn an_unknown_format_is_refused_by_its_number() {
     let path = dir.path().join("repo/pitr.json");
     fs::write(
         &path,
-        r#"{"format": 2, "made": {"by": ["something newer"]}}"#,
+        r#"{"format": 3, "made": {"by": ["something newer"]}}"#,
     )
     .unwrap();
     let error = Repository::open(store(&dir.path().join("repo"))).unwrap_err();
     assert!(
         matches!(
             error,
-            RepositoryError::Document(DocumentError::UnknownFormat { found: 2, .. })
+            RepositoryError::Document(DocumentError::UnknownFormat { found: 3, .. })
         ),
         "{error}"
     );

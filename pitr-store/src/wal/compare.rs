@@ -8,18 +8,25 @@ use super::{StoredObject, WalArchive};
 use crate::codec::{DecodeError, Decoder};
 use crate::store::{Operation, StoreError};
 
+/// How much of a source is digested at a time.
+const DIGEST_CHUNK_BYTES: usize = 256 * 1024;
+
 /// Where one of two copies of a file comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// Path of the source, or location of the stored object.
     pub location: String,
-    /// Length of the content, decoded.
-    pub content_bytes: u64,
+    /// Length of the content, decoded. `None` where it could not be decoded for
+    /// want of a key.
+    pub content_bytes: Option<u64>,
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\" ({} bytes)", self.location, self.content_bytes)
+        match self.content_bytes {
+            Some(bytes) => write!(f, "\"{}\" ({bytes} bytes)", self.location),
+            None => write!(f, "\"{}\" (encrypted)", self.location),
+        }
     }
 }
 
@@ -28,17 +35,19 @@ impl fmt::Display for Origin {
 pub(super) enum Comparison {
     Same,
     Different {
-        /// First byte that differs, counted in the content from 0.
-        first_difference: u64,
-        /// Length of the stored content.
-        stored_content_bytes: u64,
+        /// First byte that differs, counted in the content from 0. `None` where
+        /// only digests could be compared.
+        first_difference: Option<u64>,
+        /// Length of the stored content; `None` likewise.
+        stored_content_bytes: Option<u64>,
     },
     /// The stored object is gone since it was found.
     Vanished,
 }
 
 impl WalArchive {
-    /// Compares the whole source with a stored object, byte by byte.
+    /// Compares the whole source with a stored object, byte by byte, or by its
+    /// digest where it is encrypted and there is no key for it.
     ///
     /// The stored copy is decoded to its end even after a difference: before
     /// its checksum has been seen, a difference may as well be damage.
@@ -52,6 +61,9 @@ impl WalArchive {
         let object = match self.store.open(&stored.key) {
             Ok(object) => object,
             Err(StoreError::NotFound { .. }) => return Ok(Comparison::Vanished),
+            Err(locked) if locked.is_locked() => {
+                return self.compare_digests(stored, source, locked);
+            }
             Err(e) => return Err(e.into()),
         };
         let unreadable = |error: DecodeError| match error {
@@ -97,11 +109,46 @@ impl WalArchive {
         }
         Ok(match first_difference {
             None => Comparison::Same,
-            Some(first_difference) => Comparison::Different {
+            Some(_) => Comparison::Different {
                 first_difference,
-                stored_content_bytes: decoder.decoded_bytes(),
+                stored_content_bytes: Some(decoder.decoded_bytes()),
             },
         })
+    }
+
+    /// Compares the whole source with the digest of an object that is `locked`
+    /// for this process. Whether the object is whole besides, only its reader
+    /// can tell.
+    fn compare_digests(
+        &self,
+        stored: &StoredObject,
+        source: &mut dyn WalSource,
+        locked: StoreError,
+    ) -> Result<Comparison, PushError> {
+        let Some(mut hasher) = self.store.content_hasher() else {
+            return Err(locked.into());
+        };
+        let mut chunk = vec![0; DIGEST_CHUNK_BYTES];
+        loop {
+            let length = read_full(source, &mut chunk).map_err(|e| PushError::Source {
+                origin: source.origin(),
+                source: e,
+            })?;
+            match chunk.get(..length) {
+                None | Some([]) => break,
+                Some(bytes) => hasher.update(bytes),
+            }
+        }
+        match self.store.has_content(&stored.key, &hasher.finish()) {
+            Ok(Some(true)) => Ok(Comparison::Same),
+            Ok(Some(false)) => Ok(Comparison::Different {
+                first_difference: None,
+                stored_content_bytes: None,
+            }),
+            Ok(None) => Err(locked.into()),
+            Err(StoreError::NotFound { .. }) => Ok(Comparison::Vanished),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

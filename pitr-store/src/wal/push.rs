@@ -82,7 +82,11 @@ pub enum PushError {
     /// Other content is stored under the name. It stays.
     #[error(
         "\"{name}\" is archived already with other content: offered is {offered}, stored is {stored}; \
-         they differ from byte {first_difference} on{}",
+         {}{}",
+        match .first_difference {
+            Some(first) => format!("they differ from byte {first} on"),
+            None => "their digests differ".to_owned(),
+        },
         .lsn.map(|lsn| format!(" (LSN {lsn})")).unwrap_or_default()
     )]
     Conflict {
@@ -91,9 +95,10 @@ pub enum PushError {
         /// What was to be stored.
         offered: Origin,
         /// What is stored.
-        stored: Origin,
-        /// First byte of the content that differs.
-        first_difference: u64,
+        stored: Box<Origin>,
+        /// First byte of the content that differs; `None` where only digests
+        /// could be compared.
+        first_difference: Option<u64>,
         /// The same as a position in the log, for a segment.
         lsn: Option<Lsn>,
     },
@@ -212,14 +217,14 @@ impl WalArchive {
                         name: *name,
                         offered: Origin {
                             location: source.origin(),
-                            content_bytes: source.content_bytes(),
+                            content_bytes: Some(source.content_bytes()),
                         },
-                        stored: Origin {
+                        stored: Box::new(Origin {
                             location: standing.location,
                             content_bytes: stored_content_bytes,
-                        },
+                        }),
                         first_difference,
-                        lsn: self.lsn_at(name, first_difference),
+                        lsn: first_difference.and_then(|first| self.lsn_at(name, first)),
                     });
                 }
                 Comparison::Vanished if attempt < ATTEMPTS => attempt += 1,

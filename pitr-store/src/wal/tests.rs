@@ -165,11 +165,11 @@ fn other_bytes_are_refused_and_both_origins_named() {
             else {
                 panic!("{error}")
             };
-            assert_eq!(*first_difference, 777_777);
+            assert_eq!(*first_difference, Some(777_777));
             assert_eq!(lsn.unwrap().get(), 0x40_0000 + 777_777);
             assert_eq!(
                 (stored.content_bytes, offered.content_bytes),
-                (1 << 20, 1 << 20)
+                (Some(1 << 20), Some(1 << 20))
             );
             let text = error.to_string();
             assert!(
