@@ -27,9 +27,9 @@ pub use repository::{
     ENCRYPTED_FORMAT, FORMAT, Initialized, Repository, RepositoryDocument, RepositoryError,
 };
 pub use store::{
-    AddressError, AzOptions, ContentDigest, ContentHasher, Entry, EntryKind, ErrorClass, FtpOptions,
-    GsOptions, Hold, Medium, NodeKind, ObjectMeta, ObjectWriter, Operation, Promises, S3Options,
-    ServerError, SftpOptions, SpaceLimit, Store, StoreError, StoreOptions, open_store,
+    AddressError, AzOptions, ContentDigest, ContentHasher, Entry, EntryKind, ErrorClass,
+    FtpOptions, GsOptions, Hold, Medium, NodeKind, ObjectMeta, ObjectWriter, Operation, Promises,
+    S3Options, ServerError, SftpOptions, SpaceLimit, Store, StoreError, StoreOptions, open_store,
 };
 pub use wal::{
     FetchError, Fetched, PushError, Pushed, StoredObject, WalArchive, WalBytes, WalFile, WalSource,
