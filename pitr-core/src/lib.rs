@@ -9,6 +9,7 @@
 //! | positions and names | [`Lsn`], [`TimelineId`], [`WalSegmentSize`], [`SegmentNumber`], [`SegmentName`], [`WalFileName`] |
 //! | the cluster | [`SystemIdentifier`], [`PostgresMajor`], [`ControlFile`], [`RequiredSettings`] |
 //! | the log | [`WalReader`], [`Record`], [`RecordContents`], [`WalDamage`], [`PageHeader`] |
+//! | what happened | [`DigestBuilder`], [`Follower`], [`Finding`] |
 //! | timelines | [`TimelineHistory`], [`TimelinePath`], [`SegmentPlacement`] |
 //! | base backups | [`BackupLabel`], [`TablespaceMap`], [`BackupManifest`] |
 //! | recovery | [`RecoveryTarget`], [`RecoveryTargetTimeline`], [`TargetAction`], [`Timestamp`], [`TransactionId`] |
@@ -41,7 +42,9 @@
 
 mod backup_label;
 mod backup_manifest;
+mod catalog;
 mod control_file;
+mod finding;
 mod line;
 mod lsn;
 mod manifest_file;
@@ -58,9 +61,17 @@ mod wal;
 
 pub use backup_label::{BackupFrom, BackupLabel, BackupLabelError, BackupMethod, IncrementalFrom};
 pub use backup_manifest::{BackupManifest, BackupManifestError, WalRange};
+pub use catalog::commit_log::TRANSACTIONS_PER_COMMIT_LOG_FILE;
+pub use catalog::databases::{CatalogFiles, NoCatalogFiles};
+pub use catalog::file_map::{RelationMap, RelationMapError};
+pub use catalog::row::NAMING_CATALOGS;
 pub use control_file::checkpoint::Checkpoint;
 pub use control_file::cluster_state::ClusterState;
 pub use control_file::{ControlFile, ControlFileError};
+pub use finding::digest::{Digest, DigestBuilder, Interest};
+pub use finding::event::{Finding, FoundEvent, TableRows, TransactionFound};
+pub use finding::follower::{Follower, Thresholds};
+pub use finding::object::{FoundObject, ObjectKind, Sureness};
 pub use lsn::{Lsn, ParseLsnError};
 pub use manifest_file::{ChecksumAlgorithm, FileChecksum, ManifestFile, ManifestFileError};
 pub use postgres_major::PostgresMajor;
@@ -90,6 +101,7 @@ pub use wal::record::body::{Blocks, RecordBody, RecordBodyError};
 pub use wal::record::contents::{RecordContents, RecordContentsError};
 pub use wal::record::header::{RecordHeader, RecordHeaderError};
 pub use wal::record::packed_list::PackedList;
+pub use wal::record::page_image::PageImageError;
 pub use wal::record::relation_file::{Fork, RelationFile};
 pub use wal::record::resource_manager::ResourceManager;
 pub use wal::record::row_change::{RowChange, RowChangeKind};
@@ -111,7 +123,7 @@ pub use wal::segment_number::SegmentNumber;
 pub use wal::segment_size::{WalSegmentSize, WalSegmentSizeError};
 pub use wal::summary::builder::SegmentSummaryBuilder;
 pub use wal::summary::{
-    CheckpointSeen, ContinuedRecord, DamageSeen, DatabaseSeen, Moment, ParameterChangeSeen,
-    RestorePointSeen, SUMMARY_LIST_LIMIT, SegmentSummary, StorageDropSeen, TimelineSwitchSeen,
-    UnfinishedInSegment,
+    CatalogChangesSeen, CheckpointSeen, ContinuedRecord, DamageSeen, DatabaseSeen, Moment,
+    ParameterChangeSeen, RestorePointSeen, SUMMARY_LIST_LIMIT, SegmentSummary, StorageDropSeen,
+    TimelineSwitchSeen, UnfinishedInSegment,
 };

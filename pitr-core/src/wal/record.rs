@@ -6,6 +6,7 @@ pub(crate) mod body;
 pub(crate) mod contents;
 pub(crate) mod header;
 pub(crate) mod packed_list;
+pub(crate) mod page_image;
 pub(crate) mod relation_file;
 pub(crate) mod resource_manager;
 pub(crate) mod row_change;

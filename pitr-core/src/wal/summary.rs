@@ -80,6 +80,10 @@ pub struct SegmentSummary {
     pub storage_drops: Vec<StorageDropSeen>,
     /// Databases created or dropped.
     pub databases: Vec<DatabaseSeen>,
+    /// Changes of what relations are called and where they lie; `None` in
+    /// summaries that were written before this was looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalog_changes: Option<CatalogChangesSeen>,
     /// What is wrong with the segment.
     pub damage: Vec<DamageSeen>,
     /// Lists that would have had more entries than they may.
@@ -189,6 +193,18 @@ pub struct DatabaseSeen {
     pub database: u32,
     /// Whether it is dropped.
     pub dropped: bool,
+}
+
+/// Changes of the catalogs that give names, as long as they lie in the files
+/// that they had at first.
+///
+/// What is changed where it is (as statistics are) does not count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogChangesSeen {
+    /// Records about rows of `pg_class`, `pg_namespace` and `pg_database`.
+    pub records: u64,
+    /// Files that these catalogs have moved to (`VACUUM FULL`).
+    pub moved: Vec<u32>,
 }
 
 /// A place where the log is not what the server wrote.

@@ -3,6 +3,7 @@
 mod backup_label;
 mod backup_manifest;
 mod control_file;
+mod findings;
 mod page_header;
 mod tablespace_map;
 mod timeline_history;

@@ -44,7 +44,7 @@ pub(crate) struct BlockHeader {
     data_len: u16,
 }
 
-const HAS_IMAGE: u8 = 0x10;
+pub(crate) const HAS_IMAGE: u8 = 0x10;
 const HAS_DATA: u8 = 0x20;
 const WILL_INIT: u8 = 0x40;
 const SAME_RELATION: u8 = 0x80;

@@ -4,7 +4,7 @@ use nom::IResult;
 use nom::number::complete::{le_u8, le_u16, le_u32};
 
 use crate::postgres_major::PostgresMajor;
-use crate::wal::record::block_reference::{BlockHeader, BlockReference};
+use crate::wal::record::block_reference::{BlockHeader, BlockReference, HAS_IMAGE};
 use crate::wal::record::relation_file::RelationFile;
 
 /// Highest number of a block reference.
@@ -204,6 +204,38 @@ impl<'a> Iterator for Blocks<'a> {
     }
 }
 
+/// The relation of a record's first block, from the bytes behind its header
+/// and without a look at the rest.
+#[inline]
+pub(crate) fn first_relation(body: &[u8], major: PostgresMajor) -> Option<RelationFile> {
+    // nearly every record about rows: block 0, without an image
+    if let Some((&[0, flags, _, _], rest)) = body.split_first_chunk::<4>()
+        && flags & HAS_IMAGE == 0
+        && let Some((_, relation)) = RelationFile::fields(rest).ok()
+    {
+        return Some(relation);
+    }
+    first_relation_of_any(body, major)
+}
+
+#[inline(never)]
+fn first_relation_of_any(body: &[u8], major: PostgresMajor) -> Option<RelationFile> {
+    let mut input = body;
+    loop {
+        let (&id, rest) = input.split_first()?;
+        let skipped = match id {
+            0..=MAX_BLOCK_ID => {
+                let (_, header) = BlockHeader::parse(rest, id, major, None).ok()?;
+                return Some(header.relation);
+            }
+            ORIGIN => 2,
+            TOPLEVEL_XID => 4,
+            _ => return None,
+        };
+        input = rest.get(skipped..)?;
+    }
+}
+
 fn byte(input: &[u8]) -> IResult<&[u8], u8> {
     le_u8(input)
 }
@@ -394,6 +426,7 @@ mod tests {
         fn no_bytes_panic(body in proptest::collection::vec(any::<u8>(), 0..128), number in 13u16..=19) {
             if let Ok(parsed) = RecordBody::parse(&body, major(number)) {
                 prop_assert_eq!(parsed.blocks().count(), parsed.block_count());
+                prop_assert_eq!(first_relation(&body, major(number)), parsed.first_relation());
             }
         }
     }

@@ -37,6 +37,17 @@ impl RowChange {
     ///
     /// Source: `XLOG_HEAP_INSERT` and the following, src/include/access/heapam_xlog.h.
     pub fn of(header: &RecordHeader, body: &RecordBody<'_>) -> Option<RowChange> {
+        let relation = body.first_relation()?;
+        Self::in_relation(header, relation, || Some(body.main_data()))
+    }
+
+    /// The same where the relation is known; the record's data is asked for
+    /// only where rows come many at once.
+    pub(crate) fn in_relation<'a>(
+        header: &RecordHeader,
+        relation: RelationFile,
+        main_data: impl FnOnce() -> Option<&'a [u8]>,
+    ) -> Option<RowChange> {
         // the highest bit says that the page is new
         let operation = header.operation() & 0x70;
         let (kind, rows) = match (header.resource_manager, operation) {
@@ -45,12 +56,12 @@ impl RowChange {
             (ResourceManager::HEAP, 0x20 | 0x40) => (RowChangeKind::Update, 1),
             (ResourceManager::HEAP2, 0x50) => (
                 RowChangeKind::Insert,
-                u32::from(heap2::multi_insert_rows(body.main_data())?),
+                u32::from(heap2::multi_insert_rows(main_data()?)?),
             ),
             _ => return None,
         };
         Some(RowChange {
-            relation: body.first_relation()?,
+            relation,
             kind,
             rows,
         })

@@ -1,22 +1,26 @@
 //! Sums up a segment while its bytes pass.
 
+use crate::catalog::row::NAMING_CATALOGS;
 use crate::lsn::Lsn;
 use crate::timestamp::Timestamp;
 use crate::wal::file_name::{WalFileName, WalFileNameError};
 use crate::wal::reader::WalReader;
 use crate::wal::reader::damage::{WalDamage, WalDamageKind};
 use crate::wal::record::Record;
+use crate::wal::record::body;
 use crate::wal::record::contents::RecordContents;
+use crate::wal::record::header::RecordHeader;
 use crate::wal::record::resource_manager::ResourceManager;
 use crate::wal::rmgr::database::DatabaseRecord;
+use crate::wal::rmgr::relmap::RelmapUpdate;
 use crate::wal::rmgr::xact::{self, TransactionEnd, XactRecord};
 use crate::wal::rmgr::xlog::XlogRecord;
 use crate::wal::segment_name::SegmentName;
 use crate::wal::segment_size::WalSegmentSize;
 use crate::wal::summary::{
-    CheckpointSeen, ContinuedRecord, DamageSeen, DatabaseSeen, Moment, ParameterChangeSeen,
-    RestorePointSeen, SUMMARY_LIST_LIMIT, SegmentSummary, StorageDropSeen, TimelineSwitchSeen,
-    UnfinishedInSegment,
+    CatalogChangesSeen, CheckpointSeen, ContinuedRecord, DamageSeen, DatabaseSeen, Moment,
+    ParameterChangeSeen, RestorePointSeen, SUMMARY_LIST_LIMIT, SegmentSummary, StorageDropSeen,
+    TimelineSwitchSeen, UnfinishedInSegment,
 };
 
 /// Reads a segment, in chunks of any size, and sums up what is in it.
@@ -155,6 +159,7 @@ fn empty(segment: WalFileName, timeline: crate::timeline::id::TimelineId) -> Seg
         parameter_changes: Vec::new(),
         storage_drops: Vec::new(),
         databases: Vec::new(),
+        catalog_changes: Some(CatalogChangesSeen::default()),
         damage: Vec::new(),
         capped: Vec::new(),
     }
@@ -170,11 +175,13 @@ impl SegmentSummary {
             self.first_record = Some(record.lsn());
         }
         // most records are of other resource managers and are not looked into
-        if !matches!(
-            header.resource_manager,
-            ResourceManager::XLOG | ResourceManager::TRANSACTION | ResourceManager::DATABASE
-        ) {
-            return;
+        match header.resource_manager {
+            ResourceManager::XLOG
+            | ResourceManager::TRANSACTION
+            | ResourceManager::DATABASE
+            | ResourceManager::RELMAP => {}
+            ResourceManager::HEAP | ResourceManager::HEAP2 => return self.note_rows(record),
+            _ => return,
         }
         self.look_into(record);
     }
@@ -206,7 +213,42 @@ impl SegmentSummary {
             Some(RecordContents::Database(contents)) => {
                 self.note_database(record.lsn(), &contents);
             }
+            Some(RecordContents::Relmap(update)) => self.note_moved_catalogs(&update),
             _ => {}
+        }
+    }
+
+    /// Counts changes of rows of the catalogs that give names.
+    fn note_rows(&mut self, record: &Record<'_>) {
+        let header = record.header();
+        let changes_rows = match header.resource_manager {
+            // insert, delete, update, and update without indexes
+            ResourceManager::HEAP => matches!(header.operation() & 0x70, 0x00 | 0x10 | 0x20 | 0x40),
+            _ => header.operation() & 0x70 == 0x50,
+        };
+        if !changes_rows {
+            return;
+        }
+        let behind_header = record.held_bytes().get(RecordHeader::LEN..);
+        let file = behind_header.and_then(|bytes| body::first_relation(bytes, record.major()));
+        if file.is_some_and(|file| NAMING_CATALOGS.contains(&file.relation)) {
+            self.catalog_changes.get_or_insert_default().records += 1;
+        }
+    }
+
+    fn note_moved_catalogs(&mut self, update: &RelmapUpdate<'_>) {
+        let moved = update.mappings.iter();
+        let moved = moved.filter(|map| NAMING_CATALOGS.contains(&map.oid) && map.file != map.oid);
+        for mapping in moved {
+            let seen = self.catalog_changes.get_or_insert_default();
+            if !seen.moved.contains(&mapping.file) {
+                push(
+                    &mut seen.moved,
+                    mapping.file,
+                    "moved_catalogs",
+                    &mut self.capped,
+                );
+            }
         }
     }
 
