@@ -185,11 +185,11 @@ mod tests {
         assert!(push.verb.is_none());
         assert_eq!(push.push.name.as_deref(), Some("X"));
         let push = parse(&["pg_wal/X", "X", "--repo", "/r"]).unwrap();
-        assert_eq!(push.repository.repo.as_deref(), Some("/r"));
+        assert_eq!(push.repository.repo, ["/r"]);
         for words in [&["--repo", "/r", "init"], &["init", "--repo", "/r"]] {
             let init = parse(words).unwrap();
             assert!(matches!(init.verb, Some(Verb::Init(_))));
-            assert_eq!(init.repository.repo.as_deref(), Some("/r"));
+            assert_eq!(init.repository.repo, ["/r"]);
         }
     }
 

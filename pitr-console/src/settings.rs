@@ -24,9 +24,10 @@ const DEFAULT_NICE: u8 = 10;
 /// The flags of every command that reaches a repository.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct RepositoryArguments {
-    /// Repository: an absolute path, or a URL like file:///PATH or sftp://USER@HOST/PATH [env: PITR_REPO]
+    /// Repository: an absolute path, or a URL like file:///PATH or sftp://USER@HOST/PATH; give it
+    /// again for each of several that are to hold the same [env: PITR_REPO, one address per line]
     #[arg(long, value_name = "URL", global = true)]
-    pub repo: Option<String>,
+    pub repo: Vec<String>,
 
     /// Configuration file [env: PITR_CONFIG] [default: /etc/pitr/pitr.toml]
     #[arg(long, value_name = "FILE", global = true)]
@@ -38,7 +39,8 @@ pub struct RepositoryArguments {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    repo: Option<String>,
+    repo: Option<Repositories>,
+    required: Option<usize>,
     compression: Option<String>,
     connection: Option<String>,
     threads: Option<usize>,
@@ -59,11 +61,33 @@ struct File {
     ftp: FtpOptions,
 }
 
+/// `repo = "/srv/pitr"` or `repo = ["/srv/pitr", "/mnt/other"]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "repo must be an address or a list of addresses")]
+enum Repositories {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl From<Repositories> for Vec<String> {
+    fn from(repositories: Repositories) -> Self {
+        match repositories {
+            Repositories::One(address) => vec![address],
+            Repositories::Several(addresses) => addresses,
+        }
+    }
+}
+
 /// The settings in force, each with where it came from already decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where the repository is; `None` where nobody said.
-    pub repo: Option<String>,
+    /// Where the repositories are, all of which hold the same; empty where
+    /// nobody said.
+    pub repositories: Vec<String>,
+    /// How many of the repositories must have what is written before it counts
+    /// as done; `None`: all of them. Belongs to the list of the configuration
+    /// file, and is not in force where a flag or the environment names others.
+    pub required: Option<usize>,
     /// Codec of new objects: `zstd`, `zstd:LEVEL`, `xz`, `xz:LEVEL` or `none`.
     pub compression: String,
     /// Connection string of the server, merged under libpq's environment.
@@ -116,6 +140,26 @@ pub enum SettingsError {
     /// Nobody said where the repository is.
     #[error("no repository was named")]
     NoRepository,
+    /// Several are named to one who works on a single one.
+    #[error("{} repositories are named, and this works on one", found.len())]
+    SeveralRepositories {
+        /// Those that are named.
+        found: Vec<String>,
+    },
+    /// The same address twice: what is stored there is there once.
+    #[error("repository \"{found}\" is named twice")]
+    NamedTwice {
+        /// The address.
+        found: String,
+    },
+    /// More copies are required than there are repositories, or none.
+    #[error("required is {required}, and {repositories} repositories are named")]
+    Required {
+        /// What the file says.
+        required: usize,
+        /// How many it names.
+        repositories: usize,
+    },
     /// A relative path, which would mean another place for every caller.
     #[error("repository \"{found}\" is not an absolute path or URL")]
     RelativeRepository {
@@ -131,13 +175,24 @@ impl Explain for SettingsError {
                 "Check that the file exists and that this user may read it: ls -l {}",
                 path.display()
             ),
-            Self::Invalid { .. } => "The keys are: repo, compression, connection, threads, \
-                                     parts_in_flight, max_rate, nice, wal_wait_seconds, pg_bin; \
+            Self::Invalid { .. } => "The keys are: repo, required, compression, connection, \
+                                     threads, parts_in_flight, max_rate, nice, \
+                                     wal_wait_seconds, pg_bin; \
                                      the tables are: [s3], [gs], [az], [sftp], [ftp]."
                 .to_owned(),
             Self::NotUtf8 { name } => format!("Set {name} to plain text, or unset it."),
             Self::NoRepository => {
                 format!("Name it with --repo, in PITR_REPO, or as repo = \"…\" in {DEFAULT_FILE}.")
+            }
+            Self::SeveralRepositories { .. } => "Name the one that is meant with --repo.".to_owned(),
+            Self::NamedTwice { .. } => {
+                "Every repository must be a place of its own: two copies on one disk are lost together."
+                    .to_owned()
+            }
+            Self::Required { .. } => {
+                "It says how many of the repositories must have a file before the server may \
+                 recycle it: from 1 to as many as repo names. Without it all must."
+                    .to_owned()
             }
             Self::RelativeRepository { found } => format!(
                 "PostgreSQL runs its commands in the data directory: give the whole path, as in /srv/{}.",
@@ -188,12 +243,26 @@ impl Settings {
                 .map(Some)
                 .map_err(|_| SettingsError::NotUtf8 { name }),
         };
-        let repo = match &arguments.repo {
-            Some(repo) => Some(repo.clone()),
-            None => text("PITR_REPO")?.or(file.repo),
+        let (repositories, required) = if !arguments.repo.is_empty() {
+            (arguments.repo.clone(), None)
+        } else if let Some(lines) = text("PITR_REPO")? {
+            let lines = lines.lines().filter(|line| !line.is_empty());
+            (lines.map(str::to_owned).collect(), None)
+        } else {
+            let repositories = file.repo.map(Vec::from).unwrap_or_default();
+            if let Some(required) = file.required
+                && !(1..=repositories.len()).contains(&required)
+            {
+                return Err(SettingsError::Required {
+                    required,
+                    repositories: repositories.len(),
+                });
+            }
+            (repositories, file.required)
         };
         Ok(Self {
-            repo,
+            repositories,
+            required,
             compression: file.compression.unwrap_or_else(|| "zstd".to_owned()),
             connection: file.connection,
             threads: file.threads.filter(|n| *n > 0).unwrap_or_else(cores),
@@ -213,25 +282,49 @@ impl Settings {
         })
     }
 
-    /// Where the repository is.
+    /// Where the repository is, for one who works on a single one.
+    ///
+    /// # Errors
+    /// [`SettingsError::SeveralRepositories`] where more are named; else as
+    /// [`Settings::repositories`].
+    pub fn repository(&self) -> Result<&str, SettingsError> {
+        match self.repositories()?.as_slice() {
+            [one] => Ok(one),
+            several => Err(SettingsError::SeveralRepositories {
+                found: several.iter().map(|&address| address.to_owned()).collect(),
+            }),
+        }
+    }
+
+    /// Where all the repositories are, at least one, in the order of the
+    /// setting.
     ///
     /// # Errors
     /// [`SettingsError::NoRepository`] where nobody said;
     /// [`SettingsError::RelativeRepository`] for a path that depends on the
-    /// working directory.
-    pub fn repository(&self) -> Result<&str, SettingsError> {
-        let repo = self
-            .repo
-            .as_deref()
-            .filter(|repo| !repo.is_empty())
-            .ok_or(SettingsError::NoRepository)?;
-        if repo.starts_with('/') || repo.contains("://") {
-            Ok(repo)
-        } else {
-            Err(SettingsError::RelativeRepository {
-                found: repo.to_owned(),
-            })
+    /// working directory; [`SettingsError::NamedTwice`].
+    pub fn repositories(&self) -> Result<Vec<&str>, SettingsError> {
+        let mut addresses: Vec<&str> = Vec::new();
+        for address in &self.repositories {
+            if address.is_empty() {
+                return Err(SettingsError::NoRepository);
+            }
+            if !(address.starts_with('/') || address.contains("://")) {
+                return Err(SettingsError::RelativeRepository {
+                    found: address.clone(),
+                });
+            }
+            if addresses.contains(&address.as_str()) {
+                return Err(SettingsError::NamedTwice {
+                    found: address.clone(),
+                });
+            }
+            addresses.push(address);
         }
+        if addresses.is_empty() {
+            return Err(SettingsError::NoRepository);
+        }
+        Ok(addresses)
     }
 }
 
@@ -286,7 +379,7 @@ mod tests {
             .map(|(k, v)| ((*k).to_owned(), OsString::from(v)))
             .collect();
         let arguments = RepositoryArguments {
-            repo: repo.map(str::to_owned),
+            repo: repo.iter().map(|&address| address.to_owned()).collect(),
             config: config.map(Path::to_owned),
         };
         Settings::resolve(&arguments, |name| env.get(name).cloned())
@@ -353,6 +446,56 @@ mod tests {
             settings.repository(),
             Err(SettingsError::RelativeRepository { .. })
         ));
+    }
+
+    #[test]
+    fn several_repositories_are_a_list_a_repeated_flag_or_lines() {
+        let several = |settings: &Settings| {
+            let addresses = settings.repositories().unwrap();
+            addresses.into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let list = file("repo = [\"/a b\", \"s3://c/d:e\"]\nrequired = 1\n");
+        let from_file = resolve(None, Some(list.path()), &[]).unwrap();
+        assert_eq!(several(&from_file), ["/a b", "s3://c/d:e"]);
+        assert_eq!(from_file.required, Some(1));
+        assert!(matches!(
+            from_file.repository(),
+            Err(SettingsError::SeveralRepositories { .. })
+        ));
+
+        // required belongs to the list beside it
+        let env = [("PITR_REPO", "/x y\n/z:1\n")];
+        let from_env = resolve(None, Some(list.path()), &env).unwrap();
+        assert_eq!(several(&from_env), ["/x y", "/z:1"]);
+        assert_eq!(from_env.required, None);
+
+        let arguments = RepositoryArguments {
+            repo: vec!["/f".to_owned(), "/g".to_owned()],
+            config: Some(list.path().to_owned()),
+        };
+        let from_flags = Settings::resolve(&arguments, |_| None).unwrap();
+        assert_eq!(several(&from_flags), ["/f", "/g"]);
+        assert_eq!(from_flags.required, None);
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_meant_is_refused() {
+        for (text, why) in [
+            ("repo = [\"/a\", \"/b\"]\nrequired = 3\n", "required is 3"),
+            ("repo = [\"/a\", \"/b\"]\nrequired = 0\n", "required is 0"),
+            ("required = 1\n", "0 repositories"),
+            ("repo = [\"/a\", \"/a\"]\n", "named twice"),
+            ("repo = [\"/a\", \"b\"]\n", "not an absolute path"),
+            ("repo = []\n", "no repository"),
+            ("repo = 5\n", "an address or a list"),
+        ] {
+            let file = file(text);
+            let resolved = resolve(None, Some(file.path()), &[]);
+            let error = resolved
+                .and_then(|settings| settings.repositories().map(|_| ()))
+                .unwrap_err();
+            assert!(error.to_string().contains(why), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn restore(
     );
     let command = RestoreCommand::new(
         &settings,
-        settings.repository()?,
+        &settings.repositories()?,
         info.system_identifier,
         plan.choice.timeline,
     )?;

@@ -74,7 +74,7 @@ impl RestoreCommand {
     /// The command for a cluster of the repository, following `timeline`.
     pub(crate) fn new(
         settings: &Settings,
-        repo: &str,
+        repositories: &[&str],
         system_identifier: SystemIdentifier,
         timeline: TimelineId,
     ) -> Result<Self, RestoreCommandError> {
@@ -88,10 +88,14 @@ impl RestoreCommand {
                 })?;
             options.extend(["--config".into(), absolute.into()]);
         }
-        match has_password(repo) {
-            false => options.extend(["--repo".into(), repo.into()]),
+        match repositories.iter().any(|repo| has_password(repo)) {
+            false => {
+                for &repo in repositories {
+                    options.extend(["--repo".into(), repo.into()]);
+                }
+            }
             // the configuration file says it, in a place of its own
-            true if said_by_file(settings, repo) => {}
+            true if said_by_file(settings, repositories) => {}
             true => return Err(RestoreCommandError::Secret),
         }
         options.extend([
@@ -165,15 +169,15 @@ fn has_password(repo: &str) -> bool {
         .is_some_and(|(user, _)| user.contains(':'))
 }
 
-/// Whether the configuration file alone leads to the same repository.
-fn said_by_file(settings: &Settings, repo: &str) -> bool {
+/// Whether the configuration file alone leads to the same repositories.
+fn said_by_file(settings: &Settings, repositories: &[&str]) -> bool {
     let arguments = RepositoryArguments {
-        repo: None,
+        repo: Vec::new(),
         config: settings.file.clone(),
     };
     settings.file.is_some()
         && Settings::resolve(&arguments, |_| None)
-            .is_ok_and(|alone| alone.repo.as_deref() == Some(repo))
+            .is_ok_and(|alone| alone.repositories == repositories)
 }
 
 #[cfg(test)]
@@ -182,7 +186,7 @@ mod tests {
 
     fn settings(file: Option<PathBuf>) -> Settings {
         let arguments = RepositoryArguments {
-            repo: Some("/srv/repo".to_owned()),
+            repo: vec!["/srv/repo".to_owned()],
             config: file,
         };
         Settings::resolve(&arguments, |_| None).unwrap()
@@ -191,7 +195,7 @@ mod tests {
     fn command(repo: &str, file: Option<PathBuf>) -> Result<RestoreCommand, RestoreCommandError> {
         RestoreCommand::new(
             &settings(file),
-            repo,
+            &[repo],
             SystemIdentifier::new(7),
             TimelineId::FIRST,
         )
