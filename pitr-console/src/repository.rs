@@ -1,11 +1,24 @@
 //! Reaching the repository that the settings name, and a cluster in it.
 
 use pitr_core::SystemIdentifier;
-use pitr_store::{Cluster, Repository, open_store};
+use pitr_store::{Cluster, Repository, RepositorySet, open_store};
 
 use crate::{Failure, Settings};
 
-/// Opens the repository; never makes one.
+/// The repositories that the settings name. Touches none of them.
+///
+/// # Errors
+/// No repository is named, or an address leads nowhere.
+pub fn repository_set(settings: &Settings) -> Result<RepositorySet, Failure> {
+    let stores = settings
+        .repositories()?
+        .into_iter()
+        .map(|address| open_store(address, &settings.stores))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(RepositorySet::new(stores, settings.required))
+}
+
+/// Opens the repository, where there is only one; never makes one.
 ///
 /// # Errors
 /// No repository is named, its address leads nowhere, or none lies there.

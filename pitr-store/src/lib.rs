@@ -24,7 +24,8 @@ pub use key::{MAX_COMPONENT_BYTES, MAX_KEY_BYTES, ObjectKey, ObjectKeyError};
 pub use local::LocalStore;
 pub use repository::{
     ClaimDocument, ClaimError, Cluster, ClusterDocument, ClusterIdentity, DocumentError,
-    ENCRYPTED_FORMAT, FORMAT, Initialized, Repository, RepositoryDocument, RepositoryError,
+    ENCRYPTED_FORMAT, FORMAT, Initialized, Reached, Repository, RepositoryDocument,
+    RepositoryError, RepositorySet, Unreached,
 };
 pub use store::{
     AddressError, AzOptions, ContentDigest, ContentHasher, Entry, EntryKind, ErrorClass,

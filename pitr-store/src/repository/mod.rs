@@ -2,6 +2,7 @@
 
 mod cluster;
 pub(crate) mod document;
+mod set;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ pub use cluster::{Cluster, ClusterIdentity};
 pub use document::{
     ClaimDocument, ClusterDocument, DocumentError, ENCRYPTED_FORMAT, FORMAT, RepositoryDocument,
 };
+pub use set::{Reached, RepositorySet, Unreached};
 
 const REPOSITORY_DOCUMENT: &str = "pitr.json";
 const CLAIM_DOCUMENT: &str = "claim.json";

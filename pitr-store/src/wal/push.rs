@@ -19,7 +19,7 @@ use crate::store::{Operation, StoreError};
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// How often a segment is read before damage in it is believed.
-const READINGS: u32 = 2;
+pub(super) const READINGS: u32 = 2;
 
 /// How often a push begins again because the object that stood in its way was
 /// deleted meanwhile.
@@ -240,7 +240,7 @@ impl WalArchive {
 
     /// Reads the first chunk into `buffer` and checks what it is; gives back
     /// its length.
-    fn read_and_check_head(
+    pub(super) fn read_and_check_head(
         &self,
         name: &WalFileName,
         source: &mut dyn WalSource,
@@ -286,15 +286,32 @@ impl WalArchive {
         head_bytes: usize,
         codec: Codec,
     ) -> Result<(StoredObject, Option<SegmentSummary>), PushError> {
-        let codec = match name {
-            WalFileName::Segment(_) | WalFileName::Partial(_) => codec,
-            WalFileName::History(_) | WalFileName::Backup { .. } => Codec::None,
-        };
+        let codec = codec_of(name, codec);
         let mut stored = self.write_new(name, source, buffer, head_bytes, codec);
         if let Err(PushError::Store(StoreError::NoSpace { needed_bytes, .. })) = &mut stored {
             *needed_bytes = measure(source, buffer, codec).or(*needed_bytes);
         }
         stored
+    }
+
+    /// The key under which `name` is stored in this encoding, and those that
+    /// stand for the same file in another.
+    pub(crate) fn target(
+        &self,
+        name: &WalFileName,
+        encoding: Encoding,
+    ) -> Result<(ObjectKey, Vec<ObjectKey>), StoreError> {
+        let (ours, rivals): (Vec<_>, Vec<_>) = layout::keys(&self.folder, name)
+            .into_iter()
+            .partition(|(_, other)| *other == encoding);
+        let rivals = rivals.into_iter().map(|(key, _)| key).collect();
+        match ours.into_iter().next() {
+            Some((key, _)) => Ok((key, rivals)),
+            None => Err(StoreError::Unsupported {
+                location: name.to_string(),
+                missing: "it cannot be stored with this codec",
+            }),
+        }
     }
 
     fn write_new(
@@ -306,16 +323,7 @@ impl WalArchive {
         codec: Codec,
     ) -> Result<(StoredObject, Option<SegmentSummary>), PushError> {
         let encoding = codec.encoding();
-        let (ours, rivals): (Vec<_>, Vec<_>) = layout::keys(&self.folder, name)
-            .into_iter()
-            .partition(|(_, other)| *other == encoding);
-        let rivals: Vec<ObjectKey> = rivals.into_iter().map(|(key, _)| key).collect();
-        let Some((key, _)) = ours.into_iter().next() else {
-            return Err(PushError::Store(StoreError::Unsupported {
-                location: name.to_string(),
-                missing: "it cannot be stored with this codec",
-            }));
-        };
+        let (key, rivals) = self.target(name, encoding)?;
         let location = self.store.object_location(&key);
         let mut reading = 1;
         loop {
@@ -392,7 +400,15 @@ impl WalArchive {
     }
 }
 
-fn source_error(source: &dyn WalSource, error: io::Error) -> PushError {
+/// Text files stay readable, whatever codec segments are stored with.
+pub(super) fn codec_of(name: &WalFileName, codec: Codec) -> Codec {
+    match name {
+        WalFileName::Segment(_) | WalFileName::Partial(_) => codec,
+        WalFileName::History(_) | WalFileName::Backup { .. } => Codec::None,
+    }
+}
+
+pub(super) fn source_error(source: &dyn WalSource, error: io::Error) -> PushError {
     PushError::Source {
         origin: source.origin(),
         source: error,
@@ -400,14 +416,14 @@ fn source_error(source: &dyn WalSource, error: io::Error) -> PushError {
 }
 
 /// The buffer that a source is read through, its first bytes read already.
-struct Chunk<'b> {
-    buffer: &'b mut [u8],
-    head_bytes: usize,
+pub(super) struct Chunk<'b> {
+    pub(super) buffer: &'b mut [u8],
+    pub(super) head_bytes: usize,
 }
 
 /// Encodes the source into `sink`, and shows it to `scan`: first what is in
 /// `chunk`, then what is left to read.
-fn encode(
+pub(super) fn encode(
     source: &mut dyn WalSource,
     chunk: &mut Chunk<'_>,
     codec: Codec,
@@ -450,7 +466,7 @@ fn encode(
 }
 
 /// Size of the encoded source; `None` if that cannot be found out.
-fn measure(source: &mut dyn WalSource, buffer: &mut [u8], codec: Codec) -> Option<u64> {
+pub(super) fn measure(source: &mut dyn WalSource, buffer: &mut [u8], codec: Codec) -> Option<u64> {
     source.rewind().ok()?;
     let head_bytes = read_full(source, buffer).ok()?;
     let chunk = &mut Chunk { buffer, head_bytes };
@@ -463,9 +479,9 @@ fn measure(source: &mut dyn WalSource, buffer: &mut [u8], codec: Codec) -> Optio
 }
 
 /// Counts what passes through.
-struct Counting<W> {
-    inner: W,
-    bytes: u64,
+pub(super) struct Counting<W> {
+    pub(super) inner: W,
+    pub(super) bytes: u64,
 }
 
 impl<W: io::Write> io::Write for Counting<W> {

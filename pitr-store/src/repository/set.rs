@@ -1,0 +1,94 @@
+//! Several repositories that are to hold the same.
+
+use std::sync::Arc;
+
+use super::{Repository, RepositoryError};
+use crate::store::Store;
+
+/// The repositories that one server archives into and restores from, in the
+/// order of the setting. One alone is a set too.
+#[derive(Clone, Debug)]
+pub struct RepositorySet {
+    stores: Vec<Arc<dyn Store>>,
+    required: usize,
+}
+
+/// A repository that gave no answer.
+#[derive(Debug)]
+pub struct Unreached {
+    /// Where it is.
+    pub location: String,
+    /// Why it gave none.
+    pub error: RepositoryError,
+}
+
+/// What became of opening a set.
+#[derive(Debug, Default)]
+pub struct Reached {
+    /// Those that answered, in the order of the setting.
+    pub repositories: Vec<Repository>,
+    /// Those that did not.
+    pub unreached: Vec<Unreached>,
+}
+
+impl RepositorySet {
+    /// A set of the repositories on `stores`. `required` of them (all, where
+    /// `None`) must have what is written before it counts as done.
+    pub fn new(stores: Vec<Arc<dyn Store>>, required: Option<usize>) -> Self {
+        let all = stores.len();
+        Self {
+            stores,
+            required: required.unwrap_or(all).clamp(1, all.max(1)),
+        }
+    }
+
+    /// The stores, in the order of the setting.
+    pub fn stores(&self) -> &[Arc<dyn Store>] {
+        &self.stores
+    }
+
+    /// How many must have what is written before it counts as done.
+    pub fn required(&self) -> usize {
+        self.required
+    }
+
+    /// Opens all of them, at the same time where there are several: one that
+    /// is slow to fail does not keep the others waiting.
+    pub fn open(&self) -> Reached {
+        let mut reached = Reached::default();
+        let opened: Vec<_> = if let [one] = self.stores.as_slice() {
+            vec![Repository::open(Arc::clone(one))]
+        } else {
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = self
+                    .stores
+                    .iter()
+                    .map(|store| {
+                        let mine = Arc::clone(store);
+                        let thread = std::thread::Builder::new();
+                        thread.spawn_scoped(scope, move || Repository::open(mine))
+                    })
+                    .collect();
+                threads
+                    .into_iter()
+                    .zip(&self.stores)
+                    .map(|(thread, store)| match thread.map(|thread| thread.join()) {
+                        Ok(Ok(opened)) => opened,
+                        // no thread was to be had
+                        Ok(Err(_)) | Err(_) => Repository::open(Arc::clone(store)),
+                    })
+                    .collect()
+            })
+        };
+        for (store, opened) in self.stores.iter().zip(opened) {
+            match opened {
+                Ok(repository) => reached.repositories.push(repository),
+                Err(error) => reached.unreached.push(Unreached {
+                    location: store.location(),
+                    error,
+                }),
+            }
+        }
+        reached
+    }
+}
