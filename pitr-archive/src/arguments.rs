@@ -60,6 +60,9 @@ pub(crate) enum Verb {
     Import(ImportArguments),
     /// Show backups, timelines, WAL ranges and gaps
     List(ListArguments),
+    /// Copy between repositories what one lacks; without --from and --to bring all that are
+    /// configured level
+    Sync(SyncArguments),
 }
 
 #[derive(Debug, Args)]
@@ -159,6 +162,33 @@ pub(crate) struct ListArguments {
     /// Show segments that were archived with damaged records, by their summaries
     #[arg(long)]
     pub(crate) damaged: bool,
+
+    /// Report in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SyncArguments {
+    /// Repository to copy from
+    #[arg(long, value_name = "URL", requires = "to")]
+    pub(crate) from: Option<String>,
+
+    /// Repository to copy into: made by "pitr-archive init"; nothing in it is overwritten
+    #[arg(long, value_name = "URL", requires = "from")]
+    pub(crate) to: Option<String>,
+
+    /// Only this cluster
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) system_identifier: Option<String>,
+
+    /// How many files are copied at the same time [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+
+    /// Show what would be copied, by names alone
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 
     /// Report in JSON
     #[arg(long)]

@@ -1,11 +1,12 @@
 //! `pitr-archive init`: makes a repository, or lets another cluster into one.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use pitr_console::quoting::{setting_value, shell_word, without_placeholders};
 use pitr_console::{Console, Failure, Settings};
 use pitr_postgres::DataDirectory;
-use pitr_store::{ClusterIdentity, Initialized, Repository, open_store};
+use pitr_store::{ClusterIdentity, Initialized, Repository, Store};
 use serde_json::json;
 
 use crate::arguments::InitArguments;
@@ -16,9 +17,9 @@ pub(crate) fn init(
     settings: &Settings,
     console: Console,
 ) -> Result<(), Failure> {
-    let report = match (arguments.add, &arguments.pgdata) {
-        (false, _) => create(settings)?,
-        (true, Some(data)) => add(data, &repository::open(settings)?)?,
+    let add_to = match (arguments.add, &arguments.pgdata) {
+        (false, _) => None,
+        (true, Some(data)) => Some(data),
         (true, None) => {
             return Err(
                 Failure::new("the cluster to add was not named").with_hint(
@@ -27,6 +28,16 @@ pub(crate) fn init(
             );
         }
     };
+    let set = repository::set(settings)?;
+    let mut reports = Vec::new();
+    for store in set.stores() {
+        let report = match add_to {
+            None => create(Arc::clone(store)),
+            Some(data) => add(data, &Repository::open(Arc::clone(store))?),
+        };
+        reports.push(report.map_err(|failure| so_far(failure, &reports))?);
+    }
+    let report = Report::of_all(reports, add_to.is_none());
     let text = if arguments.json {
         report.json.to_string()
     } else {
@@ -38,12 +49,57 @@ pub(crate) fn init(
 }
 
 struct Report {
+    location: String,
     text: String,
     json: serde_json::Value,
 }
 
-fn create(settings: &Settings) -> Result<Report, Failure> {
-    let made = Repository::init(open_store(settings.repository()?, &settings.stores)?)?;
+impl Report {
+    /// One report is shown as it is; several as a list, with the one setting
+    /// that names them all.
+    fn of_all(mut reports: Vec<Self>, are_made: bool) -> Self {
+        if reports.len() == 1
+            && let Some(one) = reports.pop()
+        {
+            return one;
+        }
+        let mut lines: Vec<&str> = reports
+            .iter()
+            .filter_map(|report| report.text.lines().next())
+            .collect();
+        let locations: Vec<&str> = reports.iter().map(|r| r.location.as_str()).collect();
+        let command = format!(
+            "Now in postgresql.conf: archive_command = {}",
+            archive_command(&locations)
+        );
+        if are_made {
+            lines.push(&command);
+        }
+        Self {
+            location: String::new(),
+            text: lines.join("\n"),
+            json: reports.iter().map(|report| report.json.clone()).collect(),
+        }
+    }
+}
+
+/// What was made before another repository failed, which is left.
+fn so_far(failure: Failure, reports: &[Report]) -> Failure {
+    let done: Vec<&str> = reports
+        .iter()
+        .filter_map(|report| report.text.lines().next())
+        .collect();
+    if done.is_empty() {
+        return failure;
+    }
+    let detail = failure
+        .detail()
+        .map_or_else(String::new, |d| format!("{d}\n"));
+    failure.with_detail(format!("{detail}Before that: {}.", done.join("; ")))
+}
+
+fn create(store: Arc<dyn Store>) -> Result<Report, Failure> {
+    let made = Repository::init(store)?;
     let created = matches!(made, Initialized::Created(_));
     let repository = made.into_repository();
     let location = repository.location();
@@ -51,13 +107,14 @@ fn create(settings: &Settings) -> Result<Report, Failure> {
         format!(
             "created repository \"{location}\"\n\
              Now in postgresql.conf: archive_command = {}",
-            archive_command(&location)
+            archive_command(&[&location])
         )
     } else {
         format!("repository \"{location}\" is there already, and was left as it is")
     };
     Ok(Report {
         text,
+        location: location.clone(),
         json: json!({
             "repository": location,
             "created": created,
@@ -67,9 +124,12 @@ fn create(settings: &Settings) -> Result<Report, Failure> {
 }
 
 /// The setting for `postgresql.conf`, quoted for the shell and for the server.
-fn archive_command(location: &str) -> String {
-    let mut command = b"pitr-archive --repo ".to_vec();
-    command.extend(without_placeholders(&shell_word(location.as_bytes())));
+fn archive_command(locations: &[&str]) -> String {
+    let mut command = b"pitr-archive".to_vec();
+    for location in locations {
+        command.extend_from_slice(b" --repo ");
+        command.extend(without_placeholders(&shell_word(location.as_bytes())));
+    }
     command.extend_from_slice(b" %p %f");
     String::from_utf8_lossy(&setting_value(&command)).into_owned()
 }
@@ -85,6 +145,7 @@ fn add(data: &Path, repository: &Repository) -> Result<Report, Failure> {
     };
     repository.add(&identity)?;
     Ok(Report {
+        location: repository.location(),
         text: format!(
             "cluster {} (PostgreSQL {}, segments of {}) may use repository \"{}\"",
             identity.system_identifier,

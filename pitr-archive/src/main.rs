@@ -10,6 +10,7 @@ mod manners;
 mod needed_wal;
 mod push;
 mod repository;
+mod sync;
 
 use std::process::ExitCode;
 
@@ -53,5 +54,6 @@ fn carry_out(arguments: Arguments, console: Console) -> Result<(), Failure> {
         Some(Verb::Backup(backup)) => backup::backup(backup, &settings, console),
         Some(Verb::Import(import)) => import::import(import, &settings, console),
         Some(Verb::List(list)) => list::list(list, &settings, console),
+        Some(Verb::Sync(sync)) => sync::sync(sync, &settings, console),
     }
 }

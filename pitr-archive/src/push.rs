@@ -4,16 +4,19 @@
 //! repository's cluster, and then one publish. Nothing is written before all
 //! the checks have passed.
 
+mod several;
+
 use std::path::Path;
 
 use pitr_console::{Console, Failure, Settings};
-use pitr_core::{PostgresMajor, SegmentSummary, WalFileName};
+use pitr_core::{PostgresMajor, SegmentSummary, SystemIdentifier, WalFileName};
 use pitr_postgres::DataDirectory;
 use pitr_store::wal::{Pushed, WalFile, WalSource, identify};
-use pitr_store::{Cluster, ClusterIdentity, Repository};
+use pitr_store::{Cluster, ClusterIdentity, Repository, RepositorySet};
 
 use crate::arguments::PushArguments;
 use crate::repository;
+use several::push_to_several;
 
 /// What is read of a file to learn whose it is: more than the long page
 /// header's 40 bytes, and one page of the smallest size.
@@ -31,6 +34,11 @@ pub(crate) fn push(
     let name = wal_file_name(name)?;
     let codec = repository::codec(arguments.compression.as_deref(), settings)?;
     let mut source = open(path)?;
+    if settings.repositories()?.len() > 1 {
+        let set = repository::set(settings)?;
+        let identity = identity(arguments, &name, path, &mut source, &set)?;
+        return push_to_several(&set, &identity, &name, &mut source, codec, console);
+    }
     let repository = repository::open(settings)?;
     let cluster = match name {
         WalFileName::Segment(_) | WalFileName::Partial(_) => {
@@ -143,15 +151,66 @@ fn identity_of_segment(
     Ok(identify(name, &first[..filled], source.content_bytes())?.cluster)
 }
 
-/// Whose history or backup history file it is: these are plain text and do not
-/// say so. The data directory that they lie in does, else the user, else there
-/// is only one cluster that it can be.
-fn cluster_of_text_file(
+/// Whose file it is, where several repositories are to have it.
+fn identity(
     arguments: &PushArguments,
     name: &WalFileName,
     path: &Path,
-    repository: &Repository,
-) -> Result<Cluster, Failure> {
+    source: &mut WalFile,
+    set: &RepositorySet,
+) -> Result<ClusterIdentity, Failure> {
+    if matches!(name, WalFileName::Segment(_) | WalFileName::Partial(_)) {
+        return identity_of_segment(name, source);
+    }
+    if let Owner::Known(identity) = owner_of_text_file(arguments, path)? {
+        return Ok(identity);
+    }
+    // whichever repository knows the cluster
+    let mut first_failure = None;
+    let mut known: Option<(ClusterIdentity, String)> = None;
+    let reached = set.open();
+    for repository in &reached.repositories {
+        let identity = match cluster_of_text_file(arguments, name, path, repository) {
+            Ok(cluster) => cluster.identity(),
+            Err(failure) => {
+                first_failure.get_or_insert(failure);
+                continue;
+            }
+        };
+        match &known {
+            None => known = Some((identity, repository.location())),
+            Some((other, location)) if *other != identity => {
+                return Err(Failure::new(format!(
+                    "repository \"{location}\" holds cluster {}, repository \"{}\" holds cluster {}",
+                    other.system_identifier,
+                    repository.location(),
+                    identity.system_identifier
+                ))
+                .with_hint("Repositories that are named together must be of the same cluster."));
+            }
+            Some(_) => {}
+        }
+    }
+    match (known, first_failure, reached.unreached.into_iter().next()) {
+        (Some((identity, _)), _, _) => Ok(identity),
+        (None, _, Some(unreached)) => Err(unreached.error.into()),
+        (None, Some(failure), None) => Err(failure),
+        (None, None, None) => Err(Failure::new("no repository was named")),
+    }
+}
+
+/// What tells whose a history or backup history file is: these are plain text
+/// and do not say so themselves.
+enum Owner {
+    /// The data directory that it lies in.
+    Known(ClusterIdentity),
+    /// The user.
+    Named(SystemIdentifier),
+    /// Nothing: there must be only one cluster that it can be.
+    Unknown,
+}
+
+fn owner_of_text_file(arguments: &PushArguments, path: &Path) -> Result<Owner, Failure> {
     let named = arguments.system_identifier.as_deref();
     let named = named.map(repository::system_identifier).transpose()?;
     let near = DataDirectory::above_wal_file(path).map(|data| data.control_file());
@@ -165,18 +224,32 @@ fn cluster_of_text_file(
                 ))
                 .with_hint("Give the right --system-identifier, or none."));
             }
-            // the first file of a cluster may be a history file
-            Ok(repository.claim(&ClusterIdentity {
+            Ok(Owner::Known(ClusterIdentity {
                 system_identifier: control.system_identifier,
                 major: control.major,
                 segment_size: control.wal_segment_size,
-            })?)
+            }))
         }
-        (_, Some(named)) => repository::cluster(repository, Some(named)),
+        (_, Some(named)) => Ok(Owner::Named(named)),
         (Some(Err(error)), None) if !error.is_absence() => {
             Err(Failure::from_error(&error).with_hint_of(error.hint()))
         }
-        _ => repository::cluster(repository, None).map_err(|failure| {
+        _ => Ok(Owner::Unknown),
+    }
+}
+
+/// The cluster of a history or backup history file, in one repository.
+fn cluster_of_text_file(
+    arguments: &PushArguments,
+    name: &WalFileName,
+    path: &Path,
+    repository: &Repository,
+) -> Result<Cluster, Failure> {
+    match owner_of_text_file(arguments, path)? {
+        // the first file of a cluster may be a history file
+        Owner::Known(identity) => Ok(repository.claim(&identity)?),
+        Owner::Named(named) => repository::cluster(repository, Some(named)),
+        Owner::Unknown => repository::cluster(repository, None).map_err(|failure| {
             failure.with_hint(format!(
                 "\"{name}\" does not say whose it is: name the cluster with --system-identifier."
             ))

@@ -5,7 +5,7 @@ use pitr_store::Codec;
 
 pub(crate) use pitr_console::{
     choose_cluster as cluster, open_repository as open,
-    parse_system_identifier as system_identifier,
+    parse_system_identifier as system_identifier, repository_set as set,
 };
 
 /// The codec of new objects: the flag, else the settings.

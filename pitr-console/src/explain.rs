@@ -31,9 +31,12 @@ explain!(
     pitr_store::PushError,
     pitr_store::RepositoryError,
     pitr_store::StoreError,
+    pitr_store::backup::BackupCopyError,
     pitr_store::backup::BackupReadError,
     pitr_store::backup::BackupWriteError,
+    pitr_store::wal::CopyError,
     pitr_store::wal::IdentifyError,
+    pitr_store::wal::MemberError,
 );
 
 impl Explain for pitr_store::CodecError {

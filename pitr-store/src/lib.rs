@@ -12,6 +12,7 @@ mod repository;
 #[cfg(feature = "sftp")]
 mod sftp;
 mod store;
+pub mod sync;
 pub mod wal;
 
 #[doc(hidden)]

@@ -59,6 +59,11 @@ impl BackupCatalog {
         Self { store, folder }
     }
 
+    /// The store that the backups lie on.
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     /// Complete backups, oldest first. A folder without `backup.json` is none.
     ///
     /// A backup whose document is damaged does not hide the others.
@@ -195,12 +200,15 @@ impl BackupCatalog {
         Ok(self.store.stat(&key)?.is_some())
     }
 
-    fn folder_of(&self, label: Label) -> Result<ObjectKey, ObjectKeyError> {
+    pub(super) fn folder_of(&self, label: Label) -> Result<ObjectKey, ObjectKeyError> {
         self.folder.join(&label.to_string())
     }
 
     /// Location and bytes of `backup.json`; `None` if its absence is proven.
-    fn read_document(&self, label: Label) -> Result<Option<(String, Vec<u8>)>, BackupReadError> {
+    pub(super) fn read_document(
+        &self,
+        label: Label,
+    ) -> Result<Option<(String, Vec<u8>)>, BackupReadError> {
         let key = self.folder_of(label)?.join(DOCUMENT)?;
         match self.store.read_whole(&key, MAX_DOCUMENT_BYTES) {
             Ok(bytes) => Ok(Some((self.store.object_location(&key), bytes))),

@@ -14,6 +14,7 @@
 
 mod archive_writer;
 mod catalog;
+mod copy;
 mod document;
 mod file_reader;
 mod frame_pool;
@@ -45,6 +46,7 @@ mod writer;
 
 pub use archive_writer::ArchiveWriter;
 pub use catalog::{BackupCatalog, Cleaned, DamagedBackup, Listing};
+pub use copy::{BackupCopied, BackupCopyError};
 pub use document::DocumentError;
 pub use file_reader::FileReader;
 pub use frame_pool::FramePool;

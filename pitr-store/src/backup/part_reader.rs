@@ -56,13 +56,27 @@ impl PartReader {
         key: &ObjectKey,
         info: &PartInfo,
     ) -> Result<Self, BackupReadError> {
+        Self::open_through(store, key, info, |input| input)
+    }
+
+    /// As [`PartReader::open`], with the stored bytes read through what
+    /// `through` makes of them: each of them once, to the last.
+    pub(super) fn open_through(
+        store: &dyn Store,
+        key: &ObjectKey,
+        info: &PartInfo,
+        through: impl FnOnce(Box<dyn Read + Send>) -> Box<dyn Read + Send>,
+    ) -> Result<Self, BackupReadError> {
         let place = PartPlace {
             part: info.name,
             location: store.object_location(key),
         };
         place.check_stored_size(store, key, info)?;
         let input = match store.open(key) {
-            Ok(input) => Counted { input, bytes: 0 },
+            Ok(input) => Counted {
+                input: through(input),
+                bytes: 0,
+            },
             Err(error) if error.is_absence() => return Err(place.damage(PartDamage::Missing)),
             Err(error) => return Err(error.into()),
         };

@@ -136,9 +136,17 @@ impl BackupReader {
     pub fn unpack<E: From<BackupReadError>>(
         &self,
         part: &PartName,
+        visit: impl FnMut(&Member, &mut dyn Read) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.unpack_from(self.open_part(part)?, part, visit)
+    }
+
+    fn unpack_from<E: From<BackupReadError>>(
+        &self,
+        reader: PartReader,
+        part: &PartName,
         mut visit: impl FnMut(&Member, &mut dyn Read) -> Result<(), E>,
     ) -> Result<(), E> {
-        let reader = self.open_part(part)?;
         let place = reader.place().clone();
         let mut tar = TarReader::new(reader, part.archive(), EndBlocks::Required);
         let files = self.index.part(part).map(|index| index.files.as_slice());
@@ -174,10 +182,23 @@ impl BackupReader {
     /// # Errors
     /// `Part` for the first damage found, `NoSuchPart`, `Store`.
     pub fn verify_part(&self, part: &PartName) -> Result<Verified, BackupReadError> {
+        self.verify_part_through(part, |stored| stored)
+    }
+
+    /// As [`BackupReader::verify_part`], with the stored bytes read through
+    /// what `through` makes of them: each of them once, to the last.
+    pub(super) fn verify_part_through(
+        &self,
+        part: &PartName,
+        through: impl FnOnce(Box<dyn Read + Send>) -> Box<dyn Read + Send>,
+    ) -> Result<Verified, BackupReadError> {
         let mut verified = Verified::default();
         let seekable = self.seekable(part)?;
         verified.raw_bytes = seekable.table().raw_bytes();
-        self.unpack(part, |member, _| -> Result<(), BackupReadError> {
+        let info = self.part_info(part)?;
+        let key = self.part_key(part)?;
+        let reader = PartReader::open_through(self.store.as_ref(), &key, info, through)?;
+        self.unpack_from(reader, part, |member, _| -> Result<(), BackupReadError> {
             verified.files += u64::from(member.kind == MemberKind::File);
             Ok(())
         })?;

@@ -218,7 +218,11 @@ impl WalArchive {
 
     /// The first chunk is long enough for the first page's header: decoders
     /// hand out whole blocks, and files are read in large pieces.
-    fn check_first_page(&self, object: &StoredObject, chunk: &[u8]) -> Result<(), FetchError> {
+    pub(super) fn check_first_page(
+        &self,
+        object: &StoredObject,
+        chunk: &[u8],
+    ) -> Result<(), FetchError> {
         identify(&object.name, chunk, self.cluster.segment_size.bytes())
             .and_then(|identity| identity.check_cluster(&object.name, &self.cluster))
             .map_err(|source| FetchError::Foreign {
@@ -262,7 +266,7 @@ impl WalArchive {
     }
 }
 
-fn undecodable(object: &StoredObject, error: DecodeError) -> FetchError {
+pub(super) fn undecodable(object: &StoredObject, error: DecodeError) -> FetchError {
     match error {
         DecodeError::Source(e) => {
             FetchError::Store(StoreError::from_io(e, Operation::Read, &object.location))

@@ -2,11 +2,13 @@
 
 mod catalog;
 mod compare;
+mod copy;
 mod fetch;
 mod identify;
 mod layout;
 mod push;
 mod push_all;
+mod recent;
 mod scan;
 mod source;
 mod summary;
@@ -25,10 +27,12 @@ use pitr_core::WalFileName;
 
 pub use catalog::{StoredSegment, TimelineContent, WalGap, WalRange};
 pub use compare::Origin;
+pub use copy::{Copied, CopyError};
 pub use fetch::{FetchError, Fetched};
 pub use identify::{IdentifyError, SegmentIdentity, identify};
 pub use push::{PushError, Pushed};
 pub use push_all::{MemberError, MemberPush, push_to_all};
+pub use recent::{CaughtUp, catch_up};
 pub use source::{WalBytes, WalFile, WalSource};
 pub use summary::{SummaryError, summary_at_end, summary_to_frame};
 pub use summary_frame::SummaryFrameError;

@@ -1,0 +1,406 @@
+//! Copying a backup from one repository into another, checked.
+
+use std::io::{self, Read, Write as _};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::BackupCatalog;
+use super::document;
+use super::info::PartInfo;
+use super::label::Label;
+use super::object::BackupObject;
+use super::read_error::BackupReadError;
+use super::reader::BackupReader;
+use super::write_error::BackupWriteError;
+use super::writer::{DOCUMENT, MANIFEST};
+use crate::{EntryKind, ObjectKey, Operation, Store, StoreError};
+
+/// A backup is in the other repository too, and survives power loss there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupCopied {
+    /// It was stored now.
+    Stored {
+        /// Parts that were copied now.
+        parts: usize,
+        /// Parts that an interrupted copy had left, and that were read back
+        /// and found sound.
+        kept_parts: usize,
+    },
+    /// It was there already.
+    AlreadyPresent,
+}
+
+/// Why a backup was not copied. It does not exist in the target.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupCopyError {
+    /// There is no complete backup of this label in the source.
+    #[error("there is no backup {label} in \"{location}\"")]
+    Absent {
+        /// The label.
+        label: Label,
+        /// The source.
+        location: String,
+    },
+    /// The repositories hold different backups of the same label.
+    #[error("backup {label} is another one in \"{from}\" than in \"{to}\"")]
+    Conflict {
+        /// The label.
+        label: Label,
+        /// The document in the source.
+        from: String,
+        /// The document in the target.
+        to: String,
+    },
+    /// Another process works on the same backup in the target.
+    #[error("another process is writing \"{location}\"")]
+    Busy {
+        /// The backup's folder.
+        location: String,
+    },
+    /// The backup cannot be read whole.
+    #[error(transparent)]
+    Read(#[from] BackupReadError),
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] BackupWriteError),
+    /// Another part has failed.
+    #[error("another part of the backup could not be copied")]
+    GivenUp,
+}
+
+impl From<StoreError> for BackupCopyError {
+    fn from(error: StoreError) -> Self {
+        Self::Write(error.into())
+    }
+}
+
+impl BackupCopyError {
+    /// Whether both repositories are in order as stores, and only this backup
+    /// cannot be copied.
+    pub fn is_of_one_backup(&self) -> bool {
+        match self {
+            Self::Absent { .. } | Self::Conflict { .. } | Self::Busy { .. } => true,
+            Self::Read(BackupReadError::Store(_)) | Self::Write(_) | Self::GivenUp => false,
+            Self::Read(_) => true,
+        }
+    }
+
+    /// What the administrator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Conflict { .. } => Some(
+                "Two backups were begun within the same second. Neither is overwritten.".to_owned(),
+            ),
+            Self::Busy { .. } => Some("Run it again when that process has ended.".to_owned()),
+            Self::Read(error) => error.hint(),
+            Self::Write(error) => error.hint(),
+            Self::Absent { .. } | Self::GivenUp => None,
+        }
+    }
+}
+
+impl BackupCatalog {
+    /// Stores the backup `label` as it lies in the catalog `from` of the same
+    /// cluster, with several threads; `progress` is told of stored bytes.
+    ///
+    /// Every part is unpacked while it is copied, and each file of it compared
+    /// with the index before the part shows. `backup.json` comes last: until
+    /// then the backup does not exist, and what an interrupted copy left is
+    /// used by the next one, after it was read back.
+    ///
+    /// # Errors
+    /// `Conflict` if another backup has the label, `Busy`; nothing is ever
+    /// overwritten.
+    pub fn copy_from(
+        &self,
+        from: &Self,
+        label: Label,
+        threads: usize,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<BackupCopied, BackupCopyError> {
+        let absent = || BackupCopyError::Absent {
+            label,
+            location: from.store().location(),
+        };
+        let (from_location, document) = from.read_document(label)?.ok_or_else(absent)?;
+        if let Some(there) = self.is_there(label, &from_location, &document)? {
+            return Ok(there);
+        }
+        let folder = self.folder_of(label).map_err(BackupReadError::from)?;
+        let busy = || BackupCopyError::Busy {
+            location: self.store().object_location(&folder),
+        };
+        let _hold = self.store().hold(&folder)?.ok_or_else(busy)?;
+        // somebody may have finished between the look and the hold
+        if let Some(there) = self.is_there(label, &from_location, &document)? {
+            return Ok(there);
+        }
+        let parse = || {
+            document::parse(&document, label).map_err(|source| BackupReadError::Document {
+                location: from_location.clone(),
+                source,
+            })
+        };
+        let reader = from.open(label)?.ok_or_else(absent)?;
+        let (info, index) = parse()?;
+        let copy = Copy {
+            store: self.store(),
+            folder: &folder,
+            // what the copy will be, once its document is there
+            copied: BackupReader::new(Arc::clone(self.store()), folder.clone(), info, index),
+            reader: &reader,
+            progress,
+            give_up: AtomicBool::new(false),
+        };
+        copy.clear_foreign()?;
+        let kept_parts = copy.parts(threads)?;
+        copy.manifest()?;
+        copy.check_objects()?;
+        copy.put(DOCUMENT, &document)?;
+        Ok(BackupCopied::Stored {
+            parts: reader.info().parts.len().saturating_sub(kept_parts),
+            kept_parts,
+        })
+    }
+
+    /// Whether this catalog has the very backup that `document` describes.
+    fn is_there(
+        &self,
+        label: Label,
+        from: &str,
+        document: &[u8],
+    ) -> Result<Option<BackupCopied>, BackupCopyError> {
+        let Some((to, standing)) = self.read_document(label)? else {
+            return Ok(None);
+        };
+        if standing != document {
+            return Err(BackupCopyError::Conflict {
+                label,
+                from: from.to_owned(),
+                to,
+            });
+        }
+        let key = self.folder_of(label).map_err(BackupReadError::from)?;
+        let key = key.join(DOCUMENT).map_err(BackupReadError::from)?;
+        // its writer may have been killed before the folder's sync
+        self.store().make_durable(&key)?;
+        Ok(Some(BackupCopied::AlreadyPresent))
+    }
+}
+
+/// One backup on its way.
+struct Copy<'c> {
+    store: &'c Arc<dyn Store>,
+    folder: &'c ObjectKey,
+    copied: BackupReader,
+    reader: &'c BackupReader,
+    progress: &'c (dyn Fn(u64) + Sync),
+    give_up: AtomicBool,
+}
+
+impl Copy<'_> {
+    fn key(&self, name: &str) -> Result<ObjectKey, BackupCopyError> {
+        let key = self.folder.join(name);
+        Ok(key.map_err(BackupReadError::from)?)
+    }
+
+    /// Removes what is no part of this backup: left by one of the same label
+    /// that was never finished.
+    fn clear_foreign(&self) -> Result<(), BackupCopyError> {
+        let info = self.reader.info();
+        for entry in self.store.list(Some(self.folder))? {
+            let is_ours = entry.name == MANIFEST
+                || info
+                    .parts
+                    .iter()
+                    .any(|part| part.name.to_string() == entry.name);
+            if !is_ours && matches!(entry.kind, EntryKind::Object { .. }) {
+                self.store.delete(&self.key(&entry.name)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies all parts; gives how many were there already.
+    fn parts(&self, threads: usize) -> Result<usize, BackupCopyError> {
+        let mut parts: Vec<&PartInfo> = self.reader.info().parts.iter().collect();
+        // the largest first, so that none is left for the end
+        parts.sort_by_key(|part| std::cmp::Reverse(part.stored_bytes));
+        let (next, kept) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let work = || -> Result<(), BackupCopyError> {
+            while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if self.give_up.load(Ordering::Relaxed) {
+                    return Err(BackupCopyError::GivenUp);
+                }
+                match self.part(part) {
+                    Ok(true) => {
+                        kept.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        self.give_up.store(true, Ordering::Relaxed);
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(())
+        };
+        let threads = threads.clamp(1, parts.len().max(1));
+        let results: Vec<Result<(), BackupCopyError>> = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads)
+                .filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok())
+                .collect();
+            let mut results = vec![work()];
+            results.extend(
+                others
+                    .into_iter()
+                    .map(|thread| thread.join().unwrap_or(Err(BackupCopyError::GivenUp))),
+            );
+            results
+        });
+        // the one that failed by itself, and not because of another
+        let mut errors: Vec<BackupCopyError> =
+            results.into_iter().filter_map(Result::err).collect();
+        errors.sort_by_key(|error| matches!(error, BackupCopyError::GivenUp));
+        match errors.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(kept.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Copies one part; whether a sound one was there already.
+    fn part(&self, part: &PartInfo) -> Result<bool, BackupCopyError> {
+        let key = self.key(&part.name.to_string())?;
+        if self.store.stat(&key)?.is_some() {
+            // left by an interrupted copy. The hold keeps others away, and
+            // without its document the backup does not exist yet.
+            match self.copied.verify_part(&part.name) {
+                Ok(_) => {
+                    self.store.make_durable(&key)?;
+                    (self.progress)(part.stored_bytes);
+                    return Ok(true);
+                }
+                Err(BackupReadError::Store(error)) => return Err(error.into()),
+                Err(_) => self.store.delete(&key)?,
+            }
+        }
+        let slot = Slot(Arc::new(Mutex::new(Writing {
+            object: Some(BackupObject::create(self.store, key.clone())?),
+            failure: None,
+        })));
+        let verified = self.reader.verify_part_through(&part.name, |stored| {
+            Box::new(Through {
+                stored,
+                slot: Slot(Arc::clone(&slot.0)),
+            })
+        });
+        let mut writing = slot.lock();
+        if let Some(error) = writing.failure.take() {
+            let location = self.store.object_location(&key);
+            return Err(StoreError::from_io(error, Operation::Write, &location).into());
+        }
+        verified?;
+        let Some(object) = writing.object.take() else {
+            return Err(BackupCopyError::GivenUp);
+        };
+        drop(writing);
+        if object.bytes() != part.stored_bytes {
+            return Err(BackupWriteError::Changed {
+                location: object.location(),
+                expected: part.stored_bytes,
+                found: Some(object.bytes()),
+            }
+            .into());
+        }
+        object.publish()?;
+        (self.progress)(part.stored_bytes);
+        Ok(false)
+    }
+
+    fn manifest(&self) -> Result<(), BackupCopyError> {
+        let Some(bytes) = self.reader.manifest()? else {
+            return Ok(());
+        };
+        match self.put(MANIFEST, &bytes) {
+            // of one that was never finished, as above
+            Err(BackupCopyError::Write(BackupWriteError::Foreign { .. })) => {
+                self.store.delete(&self.key(MANIFEST)?)?;
+                self.put(MANIFEST, &bytes)
+            }
+            put => put,
+        }
+    }
+
+    /// Publishes a small object. The same one may be there already.
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), BackupCopyError> {
+        let key = self.key(name)?;
+        let location = self.store.object_location(&key);
+        let mut object = BackupObject::create(self.store, key)?;
+        object
+            .write_all(bytes)
+            .map_err(|error| StoreError::from_io(error, Operation::Write, &location))?;
+        Ok(object.publish()?)
+    }
+
+    /// That everything is still there, before the backup begins to exist: the
+    /// hold does not reach machines that cannot see it.
+    fn check_objects(&self) -> Result<(), BackupCopyError> {
+        let info = self.reader.info();
+        let parts = info.parts.iter();
+        let parts = parts.map(|part| (part.name.to_string(), part.stored_bytes));
+        let manifest = info.manifest.iter();
+        let manifest = manifest.map(|manifest| (MANIFEST.to_owned(), manifest.bytes));
+        for (name, expected) in parts.chain(manifest) {
+            let key = self.key(&name)?;
+            let found = self.store.stat(&key)?.map(|meta| meta.size);
+            if found != Some(expected) {
+                return Err(BackupWriteError::Changed {
+                    location: self.store.object_location(&key),
+                    expected,
+                    found,
+                }
+                .into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The object that is being written, shared with the one who reads.
+struct Slot(Arc<Mutex<Writing>>);
+
+struct Writing {
+    object: Option<BackupObject>,
+    /// Why it does not take more; the reader is told something vaguer.
+    failure: Option<io::Error>,
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, Writing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes what is read through it.
+struct Through {
+    stored: Box<dyn Read + Send>,
+    slot: Slot,
+}
+
+impl Read for Through {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.stored.read(buffer)?;
+        let bytes = buffer.get(..length).unwrap_or(&[]);
+        let mut writing = self.slot.lock();
+        let written = match &mut writing.object {
+            Some(object) => object.write_all(bytes),
+            None => Ok(()),
+        };
+        if let Err(error) = written {
+            writing.failure = Some(error);
+            return Err(io::Error::other("the copy cannot be written"));
+        }
+        Ok(length)
+    }
+}
