@@ -7,8 +7,6 @@
 
 mod copying;
 mod difference;
-#[cfg(test)]
-mod tests;
 
 pub use copying::{Observer, Outcome, Problem, ProblemError, Syncing, UnrecoverableBackup};
 pub use difference::{Difference, MissingWal};

@@ -418,7 +418,6 @@ impl Members {
 
     /// Length of the object and what is in it; `None` where no member is left
     /// that would take it.
-    #[expect(clippy::type_complexity, reason = "two facts that come together")]
     fn encode(
         &mut self,
         archive: &WalArchive,
