@@ -464,7 +464,7 @@ impl Members {
                 continue;
             }
             if codec.encoding() == Encoding::Zstd
-                && let Some(frame) = summary.as_ref().and_then(summary::to_frame)
+                && let Some(frame) = summary.as_ref().and_then(summary::summary_to_frame)
                 && sink.write_all(&frame).is_err()
             {
                 return Ok(None);
