@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Repository, RepositoryError};
+use crate::encryption::KeySource;
 use crate::store::Store;
 
 /// The repositories that one server archives into and restores from, in the
@@ -11,6 +12,7 @@ use crate::store::Store;
 pub struct RepositorySet {
     stores: Vec<Arc<dyn Store>>,
     required: usize,
+    keys: KeySource,
 }
 
 /// A repository that gave no answer.
@@ -39,7 +41,28 @@ impl RepositorySet {
         Self {
             stores,
             required: required.unwrap_or(all).clamp(1, all.max(1)),
+            keys: KeySource::default(),
         }
+    }
+
+    /// The same, opened with these keys where something is encrypted.
+    #[must_use]
+    pub fn with_keys(mut self, keys: KeySource) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    /// The keys that the repositories are opened with.
+    pub fn keys(&self) -> &KeySource {
+        &self.keys
+    }
+
+    /// Opens the repository on one of [`RepositorySet::stores`].
+    ///
+    /// # Errors
+    /// As [`Repository::open_with`].
+    pub fn open_one(&self, store: &Arc<dyn Store>) -> Result<Repository, RepositoryError> {
+        Repository::open_with(Arc::clone(store), &self.keys)
     }
 
     /// The stores, in the order of the setting.
@@ -57,16 +80,15 @@ impl RepositorySet {
     pub fn open(&self) -> Reached {
         let mut reached = Reached::default();
         let opened: Vec<_> = if let [one] = self.stores.as_slice() {
-            vec![Repository::open(Arc::clone(one))]
+            vec![self.open_one(one)]
         } else {
             std::thread::scope(|scope| {
                 let threads: Vec<_> = self
                     .stores
                     .iter()
                     .map(|store| {
-                        let mine = Arc::clone(store);
                         let thread = std::thread::Builder::new();
-                        thread.spawn_scoped(scope, move || Repository::open(mine))
+                        thread.spawn_scoped(scope, move || self.open_one(store))
                     })
                     .collect();
                 threads
@@ -75,7 +97,7 @@ impl RepositorySet {
                     .map(|(thread, store)| match thread.map(|thread| thread.join()) {
                         Ok(Ok(opened)) => opened,
                         // no thread was to be had
-                        Ok(Err(_)) | Err(_) => Repository::open(Arc::clone(store)),
+                        Ok(Err(_)) | Err(_) => self.open_one(store),
                     })
                     .collect()
             })

@@ -9,7 +9,7 @@ use super::fetch::undecodable;
 use super::text_file::check_text_file;
 use super::{FetchError, StoredObject, SummaryError, WalArchive};
 use crate::codec::Decoder;
-use crate::store::{ObjectWriter, Operation, StoreError};
+use crate::store::{ContentHasher, ObjectWriter, Operation, StoreError};
 
 /// How often a copy begins again because somebody else stored the name, and
 /// deleted it again.
@@ -18,7 +18,8 @@ const ATTEMPTS: u32 = 3;
 /// A file is in the other repository too, and survives power loss there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Copied {
-    /// It was stored now, byte for byte as it lies in the source.
+    /// It was stored now, byte for byte as it lies in the source (but for
+    /// encryption, where there is one).
     Stored {
         /// Where.
         object: StoredObject,
@@ -163,6 +164,16 @@ impl WalArchive {
         object: &StoredObject,
         standing: &StoredObject,
     ) -> Result<(), CopyError> {
+        if let Some(is_same) = match self.has_content_of(standing, from)? {
+            None => from.has_content_of(object, self)?,
+            known => known,
+        } {
+            return if is_same {
+                Ok(())
+            } else {
+                Err(conflict(object, None, standing, None))
+            };
+        }
         if let (Some(ours), Some(theirs)) = (self.recorded(standing)?, from.recorded(object)?)
             && ours == theirs
         {
@@ -172,17 +183,36 @@ impl WalArchive {
         if ours == theirs {
             return Ok(());
         }
-        Err(CopyError::Conflict {
-            name: object.name,
-            from: Origin {
-                location: object.location.clone(),
-                content_bytes: theirs.bytes,
-            },
-            to: Origin {
-                location: standing.location.clone(),
-                content_bytes: ours.bytes,
-            },
-        })
+        Err(conflict(
+            object,
+            Some(theirs.bytes),
+            standing,
+            Some(ours.bytes),
+        ))
+    }
+
+    /// Whether our `standing` copy has the content of the other log's, where
+    /// ours cannot be read for want of a key. `None` where it can.
+    fn has_content_of(
+        &self,
+        standing: &StoredObject,
+        other: &Self,
+    ) -> Result<Option<bool>, CopyError> {
+        let locked = match self.store.check_readable() {
+            Err(error) if error.is_locked() => error,
+            _ => return Ok(None),
+        };
+        let Some(hasher) = self.store.content_hasher() else {
+            return Err(locked.into());
+        };
+        let mut digest = Digest(hasher);
+        other
+            .fetch_to(&standing.name, &mut digest)
+            .map_err(CopyError::Unreadable)?;
+        match self.store.has_content(&standing.key, &digest.0.finish())? {
+            Some(is_same) => Ok(Some(is_same)),
+            None => Err(locked.into()),
+        }
     }
 
     /// By the summary, without reading the segment.
@@ -234,7 +264,8 @@ impl WalArchive {
             failure: None,
         };
         let location = self.store.object_location(&key);
-        let checked = from.check_while_reading(object, &mut copying);
+        let mut hasher = self.store.content_hasher();
+        let checked = from.check_while_reading(object, &mut copying, hasher.as_mut());
         if let Some(error) = copying.failure.take() {
             return Err(StoreError::from_io(error, Operation::Write, &location).into());
         }
@@ -259,6 +290,9 @@ impl WalArchive {
             Err(SummaryError::Store(error)) => return Err(CopyError::Unreadable(error.into())),
             Err(error) => Some(error.to_string()),
         };
+        if let Some(hasher) = hasher {
+            copying.writer.set_content_digest(&hasher.finish());
+        }
         copying.writer.publish()?;
         Ok(Copied::Stored {
             object: StoredObject {
@@ -276,6 +310,7 @@ impl WalArchive {
         &self,
         object: &StoredObject,
         stored: &mut impl Read,
+        mut hasher: Option<&mut ContentHasher>,
     ) -> Result<u32, FetchError> {
         let name = &object.name;
         let is_segment = matches!(name, WalFileName::Segment(_) | WalFileName::Partial(_));
@@ -298,6 +333,9 @@ impl WalArchive {
                 is_first = false;
             }
             crc32c = crc32c::crc32c_append(crc32c, chunk);
+            if let Some(hasher) = &mut hasher {
+                hasher.update(chunk);
+            }
         }
         let size = self.cluster.segment_size;
         if !is_segment {
@@ -319,6 +357,39 @@ impl WalArchive {
             });
         }
         Ok(crc32c)
+    }
+}
+
+fn conflict(
+    object: &StoredObject,
+    content_bytes: Option<u64>,
+    standing: &StoredObject,
+    standing_bytes: Option<u64>,
+) -> CopyError {
+    CopyError::Conflict {
+        name: object.name,
+        from: Origin {
+            location: object.location.clone(),
+            content_bytes,
+        },
+        to: Origin {
+            location: standing.location.clone(),
+            content_bytes: standing_bytes,
+        },
+    }
+}
+
+/// Digests what is written to it.
+struct Digest(ContentHasher);
+
+impl Write for Digest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 use pitr_core::{SegmentSummary, WalFileName};
 
 use super::push::{self, Chunk, Counting, READINGS, encode, source_error};
-use super::scan::Scan;
+use super::scan::{Scan, Scanned};
 use super::source::{WalSource, read_full};
 use super::{PushError, Pushed, StoredObject, WalArchive, summary};
 use crate::codec::{Codec, Encoding};
+use crate::encryption::KeySource;
 use crate::repository::{ClaimError, ClusterIdentity, Repository, RepositorySet};
-use crate::store::{ObjectWriter, Operation, Store, StoreError};
+use crate::store::{ContentDigest, ObjectWriter, Operation, Store, StoreError};
 
 /// What is handed over at once.
 const BLOCK_BYTES: usize = 128 * 1024;
@@ -147,8 +148,8 @@ enum Order {
     Begin,
     /// The next bytes of it.
     Block(Arc<[u8]>),
-    /// That was all.
-    Publish,
+    /// That was all, and the digest of the content, where somebody keeps it.
+    Publish(Option<ContentDigest>),
 }
 
 /// What a member's thread tells.
@@ -224,6 +225,7 @@ impl Members {
                 let worker = Worker {
                     index,
                     store: Arc::clone(store),
+                    keys: set.keys().clone(),
                     identity: *identity,
                     name: *name,
                     encoding,
@@ -427,6 +429,16 @@ impl Members {
         mut head_bytes: usize,
         codec: Codec,
     ) -> Result<Option<(u64, Option<SegmentSummary>)>, PushError> {
+        // the digest that one repository keeps is that of all: of the content
+        let digesting = self
+            .members
+            .iter()
+            .filter_map(|member| member.archive.as_ref())
+            .find(|archive| archive.store.content_hasher().is_some())
+            .map_or_else(
+                || Arc::clone(&archive.store),
+                |archive| Arc::clone(&archive.store),
+            );
         let mut reading = 1;
         loop {
             let mut tee = Tee {
@@ -438,13 +450,13 @@ impl Members {
                 inner: &mut tee,
                 bytes: 0,
             };
-            let mut scan = Scan::of(name, archive.cluster().segment_size);
+            let mut scan = Scan::of(name, archive.cluster().segment_size, digesting.as_ref());
             let chunk = &mut Chunk {
                 buffer: &mut *buffer,
                 head_bytes,
             };
             let encoded = encode(source, chunk, codec, &mut sink, "", &mut scan);
-            let summary = scan.finish();
+            let Scanned { summary, digest } = scan.finish();
             match encoded {
                 Ok(()) => {}
                 // the members have told why
@@ -471,7 +483,7 @@ impl Members {
             }
             let bytes = sink.bytes;
             tee.send_block();
-            tee.send_all(|| Order::Publish);
+            tee.send_all(|| Order::Publish(digest));
             for member in tee.members.members.iter_mut() {
                 member.orders = None;
             }
@@ -647,6 +659,7 @@ impl Write for Tee<'_> {
 struct Worker {
     index: usize,
     store: Arc<dyn Store>,
+    keys: KeySource,
     identity: ClusterIdentity,
     name: WalFileName,
     encoding: Encoding,
@@ -667,21 +680,23 @@ impl Worker {
 
     /// Whether the object was published.
     fn work(&self) -> Result<bool, MemberError> {
-        let repository = Repository::open(Arc::clone(&self.store)).map_err(ClaimError::from)?;
+        let repository =
+            Repository::open_with(Arc::clone(&self.store), &self.keys).map_err(ClaimError::from)?;
         let archive = repository.claim(&self.identity)?.wal();
+        let store = Arc::clone(&archive.store);
         let standing = archive.locate(&self.name)?;
         let (key, rivals) = archive.target(&self.name, self.encoding)?;
         let _ = self
             .tell
             .send((self.index, Event::Reached { archive, standing }));
-        let location = self.store.object_location(&key);
+        let location = store.object_location(&key);
         let mut writer: Option<Box<dyn ObjectWriter>> = None;
         for order in &self.orders {
             match order {
                 Order::Begin => {
                     // an unfinished one gives up its name and room first
                     drop(writer.take());
-                    writer = Some(self.store.create(&key, &rivals)?);
+                    writer = Some(store.create(&key, &rivals)?);
                 }
                 Order::Block(bytes) => {
                     if let Some(writer) = &mut writer {
@@ -690,8 +705,11 @@ impl Worker {
                         })?;
                     }
                 }
-                Order::Publish => {
-                    if let Some(writer) = writer.take() {
+                Order::Publish(digest) => {
+                    if let Some(mut writer) = writer.take() {
+                        if let Some(digest) = &digest {
+                            writer.set_content_digest(digest);
+                        }
                         writer.publish()?;
                         return Ok(true);
                     }
