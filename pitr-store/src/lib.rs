@@ -8,6 +8,8 @@ mod codec;
 pub mod encryption;
 mod key;
 mod local;
+#[cfg(feature = "object-store")]
+mod object;
 mod repository;
 #[cfg(feature = "sftp")]
 mod sftp;
@@ -31,7 +33,8 @@ pub use repository::{
 pub use store::{
     AddressError, AzOptions, ContentDigest, ContentHasher, Entry, EntryKind, ErrorClass,
     FtpOptions, GsOptions, Hold, Medium, NodeKind, ObjectMeta, ObjectWriter, Operation, Promises,
-    S3Options, ServerError, SftpOptions, SpaceLimit, Store, StoreError, StoreOptions, open_store,
+    RemoteProblem, S3Options, Secret, ServerError, SftpOptions, SpaceLimit, Store, StoreError,
+    StoreOptions, open_store,
 };
 pub use wal::{
     FetchError, Fetched, PushError, Pushed, StoredObject, WalArchive, WalBytes, WalFile, WalSource,

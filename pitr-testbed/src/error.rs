@@ -45,6 +45,14 @@ pub enum TestbedError {
         /// The cache folder that was searched.
         cache: PathBuf,
     },
+    /// A server of a remote store is not installed.
+    #[error("{name} is not installed (looked for {}): scripts/remote-servers fetches it", path.display())]
+    ServerMissing {
+        /// The server.
+        name: &'static str,
+        /// Where its program should be.
+        path: PathBuf,
+    },
     /// There is no unprivileged user, and none could be made.
     #[error("the tests run as root, and there is no user \"postgres\" to run servers as: {reason}")]
     NoServerUser {

@@ -49,6 +49,25 @@ pub enum AddressError {
         /// What is wrong.
         problem: &'static str,
     },
+    /// An address that names no place in a bucket. The text is not repeated: it
+    /// may hold a secret.
+    #[error("repository address \"{scheme}://...\" {reason}")]
+    Bucket {
+        /// `s3`, `gs` or `az`.
+        scheme: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The settings that go with the scheme cannot be used.
+    #[error("{scheme}:// cannot be used: {reason}")]
+    Settings {
+        /// The scheme.
+        scheme: &'static str,
+        /// What is wrong, without a secret.
+        reason: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// A relative path, and the working directory cannot be found.
     #[error("could not find the working directory for the relative repository path {path:?}")]
     NoWorkingDirectory {
@@ -72,21 +91,34 @@ impl AddressError {
             Self::NotAServer { scheme, .. } => {
                 Some(format!("Give {scheme}://USER@HOST/FOLDER, special characters as %XX."))
             }
+            Self::Bucket { .. } => Some(
+                "Give SCHEME://BUCKET/PATH; keys belong into the environment or pitr.toml."
+                    .to_owned(),
+            ),
+            Self::Settings { hint, .. } => Some((*hint).to_owned()),
             Self::NoWorkingDirectory { .. } => Some("Give an absolute path.".to_owned()),
         }
     }
 }
 
-/// The store at `address`: a path, `file:///PATH` with `%XX` escapes, or the
+/// The store at `address`: a path, `file:///PATH` with `%XX` escapes,
+/// `s3://BUCKET/PATH`, `gs://BUCKET/PATH`, `az://CONTAINER/PATH`, or the
 /// address of a server.
 ///
-/// Touches nothing: whether something lies there shows at the first use.
+/// Reads the settings that go with the scheme, and touches nothing else:
+/// whether something lies there shows at the first use.
 ///
 /// # Errors
 /// [`AddressError`].
 pub fn open_store(address: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, AddressError> {
     if let Some((scheme, rest)) = split_scheme(address) {
         match scheme.to_ascii_lowercase().as_str() {
+            #[cfg(feature = "s3")]
+            "s3" => return Ok(Arc::new(crate::object::open_s3(rest, &options.s3)?)),
+            #[cfg(feature = "gs")]
+            "gs" => return Ok(Arc::new(crate::object::open_gs(rest, &options.gs)?)),
+            #[cfg(feature = "az")]
+            "az" => return Ok(Arc::new(crate::object::open_az(rest, &options.az)?)),
             #[cfg(feature = "sftp")]
             "sftp" => {
                 let address = ServerAddress::parse(scheme, rest)?;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use super::RemoteProblem;
 use super::ServerError;
 use crate::encryption::EncryptionError;
 use crate::key::ObjectKey;
@@ -115,6 +116,27 @@ pub enum StoreError {
     /// The object is encrypted, and there is no key for it, or it does not open.
     #[error(transparent)]
     Encryption(Box<EncryptionError>),
+    /// A remote store refused, failed or stayed silent.
+    #[error("could not {operation} \"{location}\": {problem}{}", said_text(said))]
+    Remote {
+        /// What was tried.
+        operation: Operation,
+        /// On what.
+        location: String,
+        /// What is wrong.
+        problem: RemoteProblem,
+        /// The server's or the system's own words; empty where there are none.
+        said: String,
+    },
+    /// A mark of [`Store::hold`](super::Store::hold) could not be renewed in
+    /// time: others may have taken its holder for dead.
+    #[error("could not {operation} \"{location}\": the mark that says who works on it has run out")]
+    HoldLost {
+        /// What was tried.
+        operation: Operation,
+        /// On what.
+        location: String,
+    },
     /// Any other failure of the operating system or the network.
     #[error("could not {operation} \"{location}\": {source}")]
     Io {
@@ -227,6 +249,14 @@ impl fmt::Display for SpaceLimit {
     }
 }
 
+fn said_text(said: &str) -> String {
+    if said.is_empty() {
+        String::new()
+    } else {
+        format!(": {said}")
+    }
+}
+
 fn space_text(
     limit: SpaceLimit,
     needed_bytes: Option<u64>,
@@ -253,7 +283,10 @@ impl StoreError {
             Self::Server(error) => error.class(),
             Self::Io { source, .. } if is_passing(source) => ErrorClass::Passing,
             Self::Encryption(error) => error.class(),
-            Self::Io { .. }
+            Self::Remote { problem, .. } if problem.is_passing() => ErrorClass::Passing,
+            Self::Remote { .. }
+            | Self::HoldLost { .. }
+            | Self::Io { .. }
             | Self::AlreadyExists { .. }
             | Self::RootMissing { .. }
             | Self::WrongKind { .. }
@@ -304,6 +337,11 @@ impl StoreError {
                 Some("Put the repository on another file system.".to_owned())
             }
             Self::Encryption(error) => error.hint(),
+            Self::Remote { problem, .. } => Some(problem.hint()),
+            Self::HoldLost { .. } => Some(
+                "Was this machine suspended, or the network gone for long? Begin again; \"pitr-archive backup\" removes what is left of the old one."
+                    .to_owned(),
+            ),
             Self::NotFound { .. }
             | Self::AlreadyExists { .. }
             | Self::OutOfRange { .. }
@@ -399,6 +437,7 @@ impl From<StoreError> for io::Error {
             StoreError::AlreadyExists { .. } => io::ErrorKind::AlreadyExists,
             StoreError::PermissionDenied { .. } => io::ErrorKind::PermissionDenied,
             StoreError::NoSpace { .. } => io::ErrorKind::StorageFull,
+            StoreError::Remote { problem, .. } if problem.is_passing() => io::ErrorKind::TimedOut,
             // Never `Interrupted`: callers would try again where the write is lost.
             StoreError::Io { source, .. } if source.kind() != io::ErrorKind::Interrupted => {
                 source.kind()

@@ -7,8 +7,10 @@ mod error;
 pub(crate) mod lease;
 mod medium;
 mod options;
+mod remote_problem;
 #[cfg(any(feature = "sftp", feature = "ftp"))]
 pub(crate) mod retry;
+mod secret;
 #[cfg(any(feature = "sftp", feature = "ftp"))]
 pub(crate) mod secret_file;
 #[cfg(any(feature = "sftp", feature = "ftp"))]
@@ -27,6 +29,8 @@ pub use digest::{ContentDigest, ContentHasher};
 pub use error::{ErrorClass, NodeKind, Operation, SpaceLimit, StoreError};
 pub use medium::{Medium, Promises};
 pub use options::{AzOptions, FtpOptions, GsOptions, S3Options, SftpOptions, StoreOptions};
+pub use remote_problem::RemoteProblem;
+pub use secret::Secret;
 pub use server_error::ServerError;
 
 /// A place that keeps whole objects under keys, each written once.

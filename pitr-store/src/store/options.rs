@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::Secret;
+
 /// How stores are reached: one member for each table of the configuration file
 /// (`[s3]`, `[gs]`, `[az]`, `[sftp]`, `[ftp]`).
 ///
@@ -26,17 +28,73 @@ pub struct StoreOptions {
 /// The table `[s3]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct S3Options {}
+pub struct S3Options {
+    /// Of a server that is not Amazon's: `https://HOST`. Only `http://` in it
+    /// allows a connection without TLS.
+    pub endpoint: Option<String>,
+    /// In which the bucket was made.
+    pub region: Option<String>,
+    /// Whether the bucket's name goes into the path and not before the host's
+    /// name; by default so at an `endpoint`.
+    pub path_style: Option<bool>,
+    /// Section of `~/.aws/credentials` and `~/.aws/config`.
+    pub profile: Option<String>,
+    /// Key id, where no profile, role or variable has one.
+    pub access_key_id: Option<String>,
+    /// The key id's secret.
+    pub secret_access_key: Option<Secret>,
+    /// Token of a temporary key.
+    pub session_token: Option<Secret>,
+    /// Sign nothing: for servers that ask for no key.
+    pub anonymous: Option<bool>,
+    /// Have the server encrypt by this key of its key service.
+    pub kms_key_id: Option<String>,
+    /// Certificate authorities beside the system's, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Longest time in which nothing moves on a connection, in seconds.
+    pub timeout_seconds: Option<u64>,
+    /// For how long a failing request is tried again, in seconds.
+    pub retry_seconds: Option<u64>,
+}
 
 /// The table `[gs]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct GsOptions {}
+pub struct GsOptions {
+    /// Of another server than Google's.
+    pub endpoint: Option<String>,
+    /// JSON file with the key of a service account, where the environment
+    /// names none.
+    pub service_account_file: Option<PathBuf>,
+    /// Sign nothing: for servers that ask for no key.
+    pub anonymous: Option<bool>,
+    /// Certificate authorities beside the system's, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Longest time in which nothing moves on a connection, in seconds.
+    pub timeout_seconds: Option<u64>,
+    /// For how long a failing request is tried again, in seconds.
+    pub retry_seconds: Option<u64>,
+}
 
 /// The table `[az]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct AzOptions {}
+pub struct AzOptions {
+    /// Storage account.
+    pub account: Option<String>,
+    /// The account's key, base64.
+    pub account_key: Option<Secret>,
+    /// A shared access signature in place of the key.
+    pub sas_token: Option<Secret>,
+    /// Of the blob service, where it is not that of the account's name.
+    pub endpoint: Option<String>,
+    /// Certificate authorities beside the system's, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Longest time in which nothing moves on a connection, in seconds.
+    pub timeout_seconds: Option<u64>,
+    /// For how long a failing request is tried again, in seconds.
+    pub retry_seconds: Option<u64>,
+}
 
 /// The table `[sftp]`. Holds no secret, only where secrets lie.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -1,0 +1,218 @@
+//! Marks of life in a bucket, which has no locks: small objects that their
+//! holder writes again and again.
+//!
+//! A mark on `a/NAME` is an object `a/.NAME.hold.<random>`, which no listing of
+//! a store shows. Who wants to hold first puts a mark of his own, then lists
+//! all marks on the name: his own tells the server's time, so that no clock
+//! here matters. Another mark younger than [`EXPIRY`] means that somebody may
+//! be alive: then he takes his own away again. Of two who come at once the
+//! later one sees the other, perhaps each sees the other and neither holds,
+//! but never both.
+//!
+//! The holder knows by a clock that goes on in a suspended machine when he last
+//! renewed. Before others can take him for dead he stops publishing below the
+//! name himself.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::TimeDelta;
+use tokio::task::AbortHandle;
+
+use super::bucket::Bucket;
+use super::failure::Failure;
+use super::runtime;
+use super::writer::unique;
+use crate::key::ObjectKey;
+use crate::store::{Hold, Operation, RemoteProblem, StoreError};
+
+/// How long after its last renewal a mark still counts.
+const EXPIRY: Duration = Duration::from_secs(3600);
+
+/// From this long after its last renewal on the holder itself trusts it no
+/// more: what it has begun to publish is done before [`EXPIRY`].
+const TRUSTED: Duration = Duration::from_secs(1800);
+
+/// Pause between renewals.
+const RENEWAL: Duration = Duration::from_secs(60);
+
+/// How long giving up a mark may take.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What is in a mark, for people who find one.
+const CONTENT: &[u8] = b"{\n  \"format\": 1,\n  \"held\": true\n}\n";
+
+/// The marks that this process holds on a store.
+#[derive(Debug, Default)]
+pub(super) struct Leases(Mutex<HashMap<ObjectKey, Weak<Lease>>>);
+
+/// A mark that is held and renewed.
+#[derive(Debug)]
+struct Lease {
+    bucket: Bucket,
+    name: String,
+    /// Seconds of [`now`] at which the last renewal that succeeded began.
+    renewed: AtomicU64,
+    renewing: Mutex<Option<AbortHandle>>,
+}
+
+impl Leases {
+    /// Sets a mark on `key`, unless somebody who may be alive has one.
+    pub(super) fn take(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+    ) -> Result<Option<Hold>, StoreError> {
+        let location = || bucket.object_location(key);
+        let thread = |source| StoreError::Io {
+            operation: Operation::Lock,
+            location: location(),
+            source,
+        };
+        let marks = marks_of(key);
+        let own = format!("{marks}{}", unique().map_err(thread)?);
+        let own = bucket.name(&own);
+        let marks = bucket.name(&marks);
+        let began = now();
+        let (name, prefix) = (own.clone(), marks);
+        let taken = bucket.run(Operation::Lock, location, |bucket| async move {
+            let outcome = contend(&bucket, &name, &prefix).await;
+            if !matches!(outcome, Ok(true)) {
+                let _ = bucket.delete(&name).await;
+            }
+            outcome
+        })?;
+        if !taken {
+            return Ok(None);
+        }
+        let lease = Arc::new(Lease {
+            bucket: bucket.clone(),
+            name: own,
+            renewed: AtomicU64::new(began),
+            renewing: Mutex::new(None),
+        });
+        let renewing = runtime::handle()
+            .map_err(thread)?
+            .spawn(renew(Arc::downgrade(&lease)));
+        *lock(&lease.renewing) = Some(renewing.abort_handle());
+        lock(&self.0).insert(key.clone(), Arc::downgrade(&lease));
+        Ok(Some(Hold::new(lease)))
+    }
+
+    /// Whether what is held above `key` is certain to be held still.
+    ///
+    /// # Errors
+    /// `HoldLost` if it was not renewed for so long that others may soon take
+    /// the holder for dead.
+    pub(super) fn check(
+        &self,
+        key: &ObjectKey,
+        location: impl Fn() -> String,
+    ) -> Result<(), StoreError> {
+        let held = lock(&self.0);
+        let mut above = key.parent();
+        while let Some(folder) = above {
+            if let Some(lease) = held.get(&folder).and_then(Weak::upgrade)
+                && lease.age() > TRUSTED.as_secs()
+            {
+                return Err(StoreError::HoldLost {
+                    operation: Operation::Publish,
+                    location: location(),
+                });
+            }
+            above = folder.parent();
+        }
+        Ok(())
+    }
+}
+
+impl Lease {
+    fn age(&self) -> u64 {
+        now().saturating_sub(self.renewed.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(renewing) = lock(&self.renewing).take() {
+            renewing.abort();
+        }
+        let (bucket, name) = (self.bucket.clone(), self.name.clone());
+        let released = runtime::begin(async move {
+            let _ = bucket.delete(&name).await;
+        });
+        if let Ok(released) = released {
+            let _ = released.wait_at_most(RELEASE_LIMIT);
+        }
+    }
+}
+
+/// What the names of all marks on `key` begin with.
+fn marks_of(key: &ObjectKey) -> String {
+    match key.parent() {
+        Some(parent) => format!("{parent}/.{}.hold.", key.file_name()),
+        None => format!(".{}.hold.", key.file_name()),
+    }
+}
+
+/// Puts the mark `name`, and looks whether it is the only living one.
+async fn contend(bucket: &Bucket, name: &str, prefix: &str) -> Result<bool, Failure> {
+    bucket.overwrite(name, Bytes::from_static(CONTENT)).await?;
+    let listed = bucket.list(prefix, true).await?;
+    let own = listed.objects.iter().find(|(found, ..)| found == name);
+    let Some((_, _, server_now)) = own else {
+        return Err(Failure::new(
+            RemoteProblem::Unexpected,
+            "what was just written is not in the listing",
+        ));
+    };
+    let expiry = TimeDelta::from_std(EXPIRY).unwrap_or(TimeDelta::MAX);
+    let (living, dead): (Vec<_>, Vec<_>) = listed
+        .objects
+        .iter()
+        .filter(|(found, ..)| found != name)
+        .partition(|(_, _, changed)| server_now.signed_duration_since(*changed) < expiry);
+    if !living.is_empty() {
+        return Ok(false);
+    }
+    for (name, ..) in dead {
+        bucket.delete(name).await?;
+    }
+    Ok(true)
+}
+
+/// Writes the mark again, as long as somebody holds it.
+async fn renew(lease: Weak<Lease>) {
+    loop {
+        tokio::time::sleep(RENEWAL).await;
+        let Some((bucket, name)) = lease
+            .upgrade()
+            .map(|lease| (lease.bucket.clone(), lease.name.clone()))
+        else {
+            return;
+        };
+        let began = now();
+        // what fails is tried again after the pause
+        if bucket
+            .overwrite(&name, Bytes::from_static(CONTENT))
+            .await
+            .is_ok()
+            && let Some(lease) = lease.upgrade()
+        {
+            lease.renewed.store(began, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Seconds of a clock that neither jumps nor stops while the machine sleeps.
+fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(time.tv_sec).unwrap_or(0)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,244 @@
+//! Stores in buckets: Amazon S3 and servers like it, Google Cloud Storage,
+//! Azure Blob Storage.
+
+mod address;
+mod answer;
+#[cfg(feature = "s3")]
+mod aws_files;
+#[cfg(feature = "az")]
+mod az;
+mod bucket;
+mod environment;
+mod failure;
+#[cfg(feature = "gs")]
+mod gs;
+mod http;
+mod lease;
+mod listing;
+mod probe;
+mod reader;
+mod retry;
+mod runtime;
+#[cfg(feature = "s3")]
+mod s3;
+mod settings;
+mod writer;
+
+use std::io::Read;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use self::bucket::Bucket;
+use self::failure::Failure;
+use self::lease::Leases;
+use self::reader::Ranged;
+use crate::key::ObjectKey;
+use crate::store::{
+    Entry, Hold, Medium, ObjectMeta, ObjectWriter, Operation, Promises, Store, StoreError,
+};
+
+#[cfg(feature = "az")]
+pub(crate) use az::open as open_az;
+#[cfg(feature = "gs")]
+pub(crate) use gs::open as open_gs;
+#[cfg(feature = "s3")]
+pub(crate) use s3::open as open_s3;
+
+/// For how long an answer that nothing is there spares the same question before
+/// a publish; the one after it is never spared.
+const LOOK_LASTS: Duration = Duration::from_secs(2);
+
+/// A store in a bucket, or in a part of it.
+#[derive(Debug)]
+pub(crate) struct BucketStore {
+    bucket: Bucket,
+    leases: Arc<Leases>,
+    /// The names that were last found absent, and when the question was asked.
+    looked: Mutex<Option<(Vec<ObjectKey>, Instant)>>,
+}
+
+impl BucketStore {
+    fn new(bucket: Bucket) -> Self {
+        Self {
+            bucket,
+            leases: Arc::new(Leases::default()),
+            looked: Mutex::new(None),
+        }
+    }
+
+    fn name(&self, key: &ObjectKey) -> String {
+        self.bucket.name(key.as_str())
+    }
+
+    /// Whether all of `keys` were found absent just now.
+    fn has_just_looked(&self, keys: &[ObjectKey]) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.take().is_some_and(|(absent, when)| {
+            when.elapsed() < LOOK_LASTS && keys.iter().all(|key| absent.contains(key))
+        })
+    }
+}
+
+impl Store for BucketStore {
+    fn location(&self) -> String {
+        self.bucket.location()
+    }
+
+    fn object_location(&self, key: &ObjectKey) -> String {
+        self.bucket.object_location(key)
+    }
+
+    fn promises(&self) -> Promises {
+        Promises {
+            create_only: self.bucket.refuses_to_overwrite(),
+            exclusive_rivals: false,
+        }
+    }
+
+    fn probe(&self) -> Result<Option<Medium>, StoreError> {
+        self.bucket
+            .run(
+                Operation::Create,
+                || self.location(),
+                |bucket| async move { probe::probe(&bucket).await },
+            )
+            .map(Some)
+    }
+
+    fn adopt(&self, medium: &Medium) {
+        self.bucket.set_create_only(medium.create_only);
+    }
+
+    /// Makes no bucket: proves only that there is one.
+    fn establish(&self) -> Result<(), StoreError> {
+        self.list(None).map(drop)
+    }
+
+    fn create(
+        &self,
+        key: &ObjectKey,
+        rivals: &[ObjectKey],
+    ) -> Result<Box<dyn ObjectWriter>, StoreError> {
+        let no_rival = !rivals.is_empty() && self.has_just_looked(rivals);
+        let writer =
+            writer::BucketWriter::begin(&self.bucket, &self.leases, key, rivals, no_rival)?;
+        Ok(Box::new(writer))
+    }
+
+    fn open(&self, key: &ObjectKey) -> Result<Box<dyn Read + Send>, StoreError> {
+        let location = self.object_location(key);
+        let reader = reader::ObjectReader::open(&self.bucket, self.name(key), location)?;
+        Ok(Box::new(reader))
+    }
+
+    fn read_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        let location = || self.object_location(key);
+        let (name, wanted) = (self.name(key), range.clone());
+        let read = self
+            .bucket
+            .run(Operation::Read, location, |bucket| async move {
+                reader::read_range(&bucket, &name, wanted).await
+            })?;
+        match read {
+            Ranged::Bytes(bytes) => Ok(bytes),
+            Ranged::Short { size_bytes } => Err(StoreError::OutOfRange {
+                location: location(),
+                begin: range.start,
+                end: range.end,
+                size_bytes,
+            }),
+        }
+    }
+
+    fn read_whole(&self, key: &ObjectKey, max_bytes: u64) -> Result<Vec<u8>, StoreError> {
+        let location = || self.object_location(key);
+        let name = self.name(key);
+        self.bucket
+            .run(Operation::Open, location, |bucket| async move {
+                reader::read_whole(&bucket, &name, max_bytes).await
+            })?
+            .map_err(|_| StoreError::TooLarge {
+                location: location(),
+                max_bytes,
+            })
+    }
+
+    fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        let name = self.name(key);
+        self.bucket.run(
+            Operation::Stat,
+            || self.object_location(key),
+            |bucket| async move {
+                let head = bucket.head(&name).await?;
+                Ok(head.map(|head| ObjectMeta { size: head.size }))
+            },
+        )
+    }
+
+    fn first_of(&self, keys: &[ObjectKey]) -> Result<Option<(usize, ObjectMeta)>, StoreError> {
+        let Some(first) = keys.first() else {
+            return Ok(None);
+        };
+        let asked = Instant::now();
+        let wanted = keys.to_vec();
+        let found = self.bucket.run(
+            Operation::Stat,
+            || self.object_location(first),
+            |bucket| async move { listing::first_of(&bucket, &wanted).await },
+        )?;
+        if found.is_none() {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            *looked = Some((keys.to_vec(), asked));
+        }
+        Ok(found)
+    }
+
+    fn list(&self, folder: Option<&ObjectKey>) -> Result<Vec<Entry>, StoreError> {
+        let location = || match folder {
+            Some(folder) => self.object_location(folder),
+            None => self.location(),
+        };
+        let folder = folder.cloned();
+        self.bucket
+            .run(Operation::List, location, |bucket| async move {
+                listing::list(&bucket, folder.as_ref()).await
+            })
+    }
+
+    fn make_durable(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        // what shows is durable: it must only be there
+        match self.stat(key)? {
+            Some(_) => Ok(()),
+            None => Err(StoreError::NotFound {
+                location: self.object_location(key),
+            }),
+        }
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let name = self.name(key);
+        self.bucket.run(
+            Operation::Delete,
+            || self.object_location(key),
+            |bucket| async move {
+                // a bucket says nothing of an object that was not there
+                bucket.head(&name).await?.ok_or(Failure::Absent)?;
+                bucket.delete(&name).await
+            },
+        )
+    }
+
+    fn delete_folder(&self, folder: &ObjectKey) -> Result<(), StoreError> {
+        let location = || self.object_location(folder);
+        let folder = folder.clone();
+        self.bucket
+            .run(Operation::Delete, location, |bucket| async move {
+                listing::delete_folder(&bucket, &folder).await
+            })
+    }
+
+    fn hold(&self, key: &ObjectKey) -> Result<Option<Hold>, StoreError> {
+        self.leases.take(&self.bucket, key)
+    }
+}
