@@ -50,6 +50,7 @@ pub(super) struct CheckedData<'a, R> {
     data: R,
     place: &'a PartPlace,
     check: Check,
+    begun: bool,
 }
 
 impl<'a, R: Read> CheckedData<'a, R> {
@@ -58,7 +59,13 @@ impl<'a, R: Read> CheckedData<'a, R> {
             data,
             place,
             check: Check::new(entry),
+            begun: false,
         }
+    }
+
+    /// Whether anything of it was read.
+    pub(super) fn is_begun(&self) -> bool {
+        self.begun
     }
 
     /// Reads what is left.
@@ -71,8 +78,35 @@ impl<'a, R: Read> CheckedData<'a, R> {
 
 impl<R: Read> Read for CheckedData<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.begun = true;
         let read = self.data.read(buffer);
         checked(read, buffer, &mut self.check, self.place)
+    }
+}
+
+/// A whole part, of which only the frames are fetched that are read.
+pub(super) struct PartRange {
+    reader: SeekableReader<StoredObject>,
+    cursor: RangeCursor,
+}
+
+impl PartRange {
+    pub(super) fn new(reader: SeekableReader<StoredObject>) -> Self {
+        let end = reader.table().raw_bytes();
+        Self {
+            reader,
+            cursor: RangeCursor::new(0, end),
+        }
+    }
+
+    pub(super) fn advance(&mut self, bytes: u64) {
+        self.cursor.advance(bytes);
+    }
+}
+
+impl Read for PartRange {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(self.cursor.read(&self.reader, buffer)?)
     }
 }
 

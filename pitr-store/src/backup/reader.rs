@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use super::file_reader::{CheckedData, FileReader, StoredObject};
+use super::file_reader::{CheckedData, FileReader, PartRange, StoredObject};
 use super::index::{BackupIndex, IndexEntry};
 use super::info::{BackupInfo, PartInfo};
 use super::label::Label;
@@ -148,32 +148,44 @@ impl BackupReader {
         mut visit: impl FnMut(&Member, &mut dyn Read) -> Result<(), E>,
     ) -> Result<(), E> {
         let place = reader.place().clone();
-        let mut tar = TarReader::new(reader, part.archive(), EndBlocks::Required);
-        let files = self.index.part(part).map(|index| index.files.as_slice());
-        let mut files = files.unwrap_or_default().iter();
-        let tar_error = |error| place.tar_error(error);
-        while let Some(member) = tar.next_member().map_err(tar_error)? {
-            let entry = match member.kind {
-                MemberKind::File => Some(agree(&place, &member, tar.offset(), files.next())?),
-                MemberKind::Directory => None,
-                MemberKind::Symlink { .. } => {
-                    self.check_link(&place, &member.path)?;
-                    None
-                }
-            };
-            let mut data = CheckedData::new(tar.data(), &place, entry);
+        let mut members = Members::new(self, *part, place, reader);
+        while let Some((member, entry)) = members.next()? {
+            let place = &members.place;
+            let mut data = CheckedData::new(members.tar.data(), place, entry);
             visit(&member, &mut data)?;
             data.finish()?;
         }
-        if let Some(missing) = files.next() {
-            let damage = PartDamage::Index {
-                offset: missing.offset,
-                expected: format!("\"{}\"", missing.path),
-                found: "the end of the archive".to_owned(),
-            };
-            return Err(place.damage(damage).into());
+        Ok(members.end()?)
+    }
+
+    /// As [`BackupReader::unpack`], but fetches only what is read: the headers,
+    /// and the data of members that `visit` begins to read. The data of others
+    /// is passed over, unchecked.
+    ///
+    /// One request to the store for each frame; [`BackupReader::unpack`] is the
+    /// faster one where most of a part is wanted.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pick<E: From<BackupReadError>>(
+        &self,
+        part: &PartName,
+        mut visit: impl FnMut(&Member, &mut dyn Read) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let place = self.place(part)?;
+        let range = PartRange::new(self.seekable(part)?);
+        let mut members = Members::new(self, *part, place, range);
+        while let Some((member, entry)) = members.next()? {
+            let place = &members.place;
+            let mut data = CheckedData::new(members.tar.data(), place, entry);
+            visit(&member, &mut data)?;
+            if data.is_begun() {
+                data.finish()?;
+            } else {
+                members.tar.pass_over(PartRange::advance);
+            }
         }
-        Ok(())
+        Ok(members.end()?)
     }
 
     /// Reads a part whole and checks everything that [`BackupReader::unpack`]
@@ -300,6 +312,58 @@ impl BackupReader {
             }));
         }
         Ok(reader)
+    }
+}
+
+/// The members of a part, held against the index.
+struct Members<'a, R> {
+    backup: &'a BackupReader,
+    place: PartPlace,
+    tar: TarReader<R>,
+    files: std::slice::Iter<'a, IndexEntry>,
+}
+
+impl<'a, R: Read> Members<'a, R> {
+    fn new(backup: &'a BackupReader, part: PartName, place: PartPlace, tar: R) -> Self {
+        let files = backup.index.part(&part).map(|index| index.files.as_slice());
+        Self {
+            backup,
+            place,
+            tar: TarReader::new(tar, part.archive(), EndBlocks::Required),
+            files: files.unwrap_or_default().iter(),
+        }
+    }
+
+    /// The next member, and its entry if it is a file.
+    fn next(&mut self) -> Result<Option<(Member, Option<&'a IndexEntry>)>, BackupReadError> {
+        let member = self.tar.next_member();
+        let Some(member) = member.map_err(|error| self.place.tar_error(error))? else {
+            return Ok(None);
+        };
+        let entry = match member.kind {
+            MemberKind::File => {
+                let offset = self.tar.offset();
+                Some(agree(&self.place, &member, offset, self.files.next())?)
+            }
+            MemberKind::Directory => None,
+            MemberKind::Symlink { .. } => {
+                self.backup.check_link(&self.place, &member.path)?;
+                None
+            }
+        };
+        Ok(Some((member, entry)))
+    }
+
+    /// That the index lists no more.
+    fn end(mut self) -> Result<(), BackupReadError> {
+        match self.files.next() {
+            None => Ok(()),
+            Some(missing) => Err(self.place.damage(PartDamage::Index {
+                offset: missing.offset,
+                expected: format!("\"{}\"", missing.path),
+                found: "the end of the archive".to_owned(),
+            })),
+        }
     }
 }
 

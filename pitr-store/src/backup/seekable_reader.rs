@@ -217,6 +217,11 @@ impl RangeCursor {
         }
     }
 
+    /// Moves on by `bytes`; beyond the end there is nothing to read.
+    pub(super) fn advance(&mut self, bytes: u64) {
+        self.position = self.position.saturating_add(bytes);
+    }
+
     pub(super) fn read<S: RangeSource>(
         &mut self,
         reader: &SeekableReader<S>,
@@ -225,7 +230,9 @@ impl RangeCursor {
         if self.position >= self.end || buffer.is_empty() {
             return Ok(0);
         }
-        if self.position >= self.frame_start + self.frame.len() as u64 {
+        if self.position < self.frame_start
+            || self.position >= self.frame_start + self.frame.len() as u64
+        {
             let span = reader.table.frame_at(self.position);
             let span = span.ok_or(io::ErrorKind::UnexpectedEof)?;
             self.frame = reader.decode(&span)?;

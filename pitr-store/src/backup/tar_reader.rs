@@ -186,6 +186,18 @@ impl<R: Read> TarReader<R> {
         Ok(ReadMember { member, blocks })
     }
 
+    /// Passes over what is left of the current member without reading it:
+    /// `advance` moves the input on by so many bytes.
+    pub(super) fn pass_over(&mut self, advance: impl FnOnce(&mut R, u64)) {
+        let Some((_, size)) = self.current.take() else {
+            return;
+        };
+        let left = self.remaining.saturating_add(padding(size) as u64);
+        advance(&mut self.input, left);
+        self.offset = self.offset.saturating_add(left);
+        self.remaining = 0;
+    }
+
     /// Reads past what is left of the current member.
     fn skip_current(&mut self) -> Result<(), TarError> {
         let Some((path, size)) = self.current.take() else {

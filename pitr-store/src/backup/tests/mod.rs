@@ -5,6 +5,7 @@ mod damage;
 mod faults;
 mod hand;
 mod memory;
+mod pick;
 mod round_trip;
 mod transfer;
 
