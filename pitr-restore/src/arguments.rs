@@ -73,7 +73,7 @@ pub(crate) struct FetchArguments {
     group = ArgGroup::new("target").args(["target_time", "target_lsn", "target_xid", "target_name", "target_immediate"])
 )]
 pub(crate) struct RestoreArguments {
-    /// Data directory to make: absent or empty
+    /// Data directory to make: absent or empty, or with --delta one of the same cluster
     #[arg(long, value_name = "DIR")]
     pub(crate) to: Option<PathBuf>,
 
@@ -117,8 +117,9 @@ pub(crate) struct RestoreArguments {
     #[arg(long, value_name = "OLD=NEW", requires = "to")]
     pub(crate) tablespace: Vec<OsString>,
 
-    /// Update a directory that holds an older restore
-    #[arg(long, requires = "to", hide = true)]
+    /// Bring a data directory of the same cluster to the backup's state: files that
+    /// differ are written anew, what the backup does not hold is deleted
+    #[arg(long, requires = "to")]
     pub(crate) delta: bool,
 
     /// Show the plan and stop

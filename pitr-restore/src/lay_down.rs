@@ -4,11 +4,15 @@
 //! an interrupted restore leaves cannot be mistaken for a whole one. A marker
 //! says so to people, and to the next restore.
 
+mod comparison;
 mod copy;
+mod delta;
 mod durability;
 mod failure;
+mod interlock;
 pub(crate) mod marker;
 pub(crate) mod root;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,21 +24,33 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use pitr_console::Progress;
 use pitr_core::{PostgresMajor, TablespaceMap, TablespaceMapEntry};
-use pitr_store::backup::{Archive, BackupReader, Member, MemberKind, PartName};
+use pitr_store::backup::{Archive, BackupInfo, BackupReader, Member, MemberKind, PartInfo};
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
 
 use crate::layout::Layout;
+pub(crate) use comparison::Comparison;
 use copy::Folders;
+pub(crate) use delta::survey;
+use delta::sweep;
 pub(crate) use failure::LayDownError;
 use failure::{failed, read_failed, write_failed};
+use interlock::{Interlock, LOCK_FILE};
 use marker::{MARKER, UnfinishedRestore};
 use root::Root;
+pub(crate) use sweep::Swept;
 
 const CONTROL_FILE: &[u8] = b"global/pg_control";
 const TABLESPACE_MAP: &[u8] = b"tablespace_map";
 const MANIFEST: &[u8] = b"backup_manifest";
 /// What a backup may hold and a restored cluster must not: a standby's backup
 /// would go on following its primary instead of recovering to the target.
-const LEFT_OUT: [&[u8]; 3] = [b"standby.signal", b"recovery.signal", b"postmaster.pid"];
+const LEFT_OUT: [&[u8]; 4] = [
+    b"standby.signal",
+    b"recovery.signal",
+    LOCK_FILE,
+    MARKER.as_bytes(),
+];
 
 /// No control file or tablespace map is larger.
 const MAX_HELD_BYTES: u64 = 1 << 20;
@@ -49,6 +65,15 @@ pub(crate) struct UnfinishedCluster<'a> {
     base: Root,
     tablespaces: BTreeMap<u32, Root>,
     held: Mutex<Held>,
+    /// Where a data directory was there before.
+    interlock: Option<Interlock>,
+}
+
+/// Files of the data directory's archive that are never compared: made anew
+/// each time, last, or not at all.
+fn is_made_anew(archive: Archive, member: &[u8]) -> bool {
+    archive == Archive::Base
+        && (member == CONTROL_FILE || member == TABLESPACE_MAP || LEFT_OUT.contains(&member))
 }
 
 /// What is kept back, or was learned on the way.
@@ -66,40 +91,107 @@ struct HeldFile {
 }
 
 impl<'a> UnfinishedCluster<'a> {
-    /// Makes the directories and marks them as unfinished.
-    pub(crate) fn begin(layout: &'a Layout, label: &str) -> Result<Self, LayDownError> {
+    /// Makes the directories, or takes those that are there, and marks them as
+    /// unfinished. A data directory that was there is none from here on:
+    /// its control file is gone, durably.
+    pub(crate) fn begin(layout: &'a Layout, info: &BackupInfo) -> Result<Self, LayDownError> {
         let owner = layout.owner.as_ref().map(|user| user.owner);
         let make = |path: &Path| Root::make(path, owner).map_err(failed("create", path));
         let base = make(layout.directory.path())?;
         let marker = UnfinishedRestore {
-            label: label.to_owned(),
+            label: info.label.to_string(),
+            system_identifier: Some(info.system_identifier),
             folders: layout
                 .folders()
                 .map(|folder| folder.path().to_owned())
                 .collect(),
         };
-        let mut tablespaces = BTreeMap::new();
-        let unfinished = Self {
+        let text = serde_json::to_vec(&marker).unwrap_or_default();
+        let mut unfinished = Self {
             layout,
             base,
             tablespaces: BTreeMap::new(),
             held: Mutex::default(),
+            interlock: None,
         };
-        let text = serde_json::to_vec(&marker).unwrap_or_default();
-        unfinished.write(MARKER.as_bytes(), &text)?;
-        for tablespace in &layout.tablespaces {
-            tablespaces.insert(tablespace.oid, make(tablespace.directory.path())?);
+        if layout.directory.is_occupied() {
+            unfinished.interlock = Some(Interlock::take(&unfinished.base)?);
+            let name = MARKER.as_bytes();
+            let path = unfinished.base.path_of(name);
+            unfinished
+                .base
+                .put(name, &text, FILE_MODE)
+                .map_err(failed("write", &path))?;
+            unfinished.remove_control_file()?;
+        } else {
+            unfinished.write(MARKER.as_bytes(), &text)?;
         }
-        Ok(Self {
-            tablespaces,
-            ..unfinished
-        })
+        for tablespace in &layout.tablespaces {
+            let root = make(tablespace.directory.path())?;
+            unfinished.tablespaces.insert(tablespace.oid, root);
+        }
+        Ok(unfinished)
+    }
+
+    /// No server starts without it: before anything else changes.
+    fn remove_control_file(&self) -> Result<(), LayDownError> {
+        let (folder, name) = root::split(CONTROL_FILE);
+        let path = self.base.path_of(CONTROL_FILE);
+        let removed = match self.base.existing_folder(folder) {
+            Ok(global) => match rustix::fs::unlinkat(&global, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => rustix::fs::fsync(&global).map_err(io::Error::from),
+                Err(error) => Err(error.into()),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // a link in its place: what it leads to is no business of ours
+            Err(_) => self
+                .base
+                .remove_file(folder)
+                .and_then(|()| self.base.sync_folder(b"")),
+        };
+        removed.map_err(failed("remove", &path))
+    }
+
+    /// Compares what is there with the backup; `None` where nothing was.
+    pub(crate) fn compare(
+        &self,
+        reader: &BackupReader,
+        threads: usize,
+        progress: &Progress,
+    ) -> Result<Option<Comparison>, LayDownError> {
+        if self.interlock.is_none() {
+            return Ok(None);
+        }
+        Comparison::take(|archive| self.root_of(archive), reader, threads, progress).map(Some)
+    }
+
+    /// Takes away what differs from the backup, and what it does not hold.
+    pub(crate) fn sweep(
+        &self,
+        reader: &BackupReader,
+        comparison: &Comparison,
+    ) -> Result<Swept, LayDownError> {
+        let roots = std::iter::once((Archive::Base, &self.base)).chain(
+            self.tablespaces
+                .iter()
+                .map(|(oid, root)| (Archive::Tablespace(*oid), root)),
+        );
+        sweep(self.layout, roots, reader, comparison, false)
+    }
+
+    fn root_of(&self, archive: Archive) -> Option<&Root> {
+        match archive {
+            Archive::Base => Some(&self.base),
+            Archive::Tablespace(oid) => self.tablespaces.get(&oid),
+        }
     }
 
     /// Unpacks all parts, with as many `threads` as given, and the manifest.
+    /// What is `in_place` already is left as it is.
     pub(crate) fn unpack(
         &self,
         reader: &BackupReader,
+        in_place: Option<&Comparison>,
         threads: usize,
         progress: &Progress,
     ) -> Result<(), LayDownError> {
@@ -110,7 +202,7 @@ impl<'a> UnfinishedCluster<'a> {
         let give_up = AtomicBool::new(false);
         let work = || -> Result<(), LayDownError> {
             while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.unpack_part(reader, &part.name, progress, &give_up)
+                self.unpack_part(reader, part, in_place, progress, &give_up)
                     .inspect_err(|_| give_up.store(true, Ordering::Relaxed))?;
             }
             Ok(())
@@ -141,52 +233,59 @@ impl<'a> UnfinishedCluster<'a> {
     fn unpack_part(
         &self,
         reader: &BackupReader,
-        part: &PartName,
+        part: &PartInfo,
+        in_place: Option<&Comparison>,
         progress: &Progress,
         give_up: &AtomicBool,
     ) -> Result<(), LayDownError> {
-        let archive = part.archive();
-        let root = match archive {
-            Archive::Base => &self.base,
-            Archive::Tablespace(oid) => self
-                .tablespaces
-                .get(&oid)
-                .ok_or(LayDownError::UnknownTablespace { part: *part })?,
-        };
+        let archive = part.name.archive();
+        let is_base = archive == Archive::Base;
+        let root = self
+            .root_of(archive)
+            .ok_or(LayDownError::UnknownTablespace { part: part.name })?;
         let mut folders = Folders::new(root);
         let mut buffer = vec![0; BUFFER_BYTES];
-        reader.unpack(part, |member, data| {
+        let visit = |member: &Member, data: &mut dyn Read| {
             if give_up.load(Ordering::Relaxed) {
                 return Err(LayDownError::GivenUp);
             }
+            let path = member.path.as_bytes();
             match &member.kind {
                 MemberKind::Directory => {
                     self.make_folder(root, archive, member)?;
                 }
                 // made anew from the list of tablespaces
                 MemberKind::Symlink { .. } => {}
-                MemberKind::File => {
-                    let is_base = archive == Archive::Base;
-                    let path = member.path.as_bytes();
-                    if is_base && path == CONTROL_FILE {
-                        let bytes = hold(member, data)?;
-                        let mode = member.mode;
-                        self.held().control_file = Some(HeldFile { bytes, mode });
-                    } else if is_base && LEFT_OUT.contains(&path) {
-                        // read to its end, so that it is checked as well
-                        io::copy(data, &mut io::sink()).map_err(read_failed)?;
-                    } else if is_base && path == TABLESPACE_MAP {
-                        let major = reader.info().postgres_major;
-                        let map = self.moved(&hold(member, data)?, major)?;
-                        self.write(TABLESPACE_MAP, &map)?;
-                    } else {
-                        folders.copy(member, data, &mut buffer)?;
-                    }
+                MemberKind::File if is_base && path == CONTROL_FILE => {
+                    let bytes = hold(member, data)?;
+                    let mode = member.mode;
+                    self.held().control_file = Some(HeldFile { bytes, mode });
                 }
+                MemberKind::File if is_base && LEFT_OUT.contains(&path) => {
+                    // read to its end, so that it is checked as well
+                    io::copy(data, &mut io::sink()).map_err(read_failed)?;
+                }
+                MemberKind::File if is_base && path == TABLESPACE_MAP => {
+                    let major = reader.info().postgres_major;
+                    let map = self.moved(&hold(member, data)?, major)?;
+                    self.write(TABLESPACE_MAP, &map)?;
+                }
+                MemberKind::File if in_place.is_some_and(|files| files.has(archive, path)) => {
+                    root.adopt(path, member.mode)
+                        .map_err(failed("set the mode of", &root.path_of(path)))?;
+                }
+                MemberKind::File => folders.copy(member, data, &mut buffer)?,
             }
             progress.advance(member.size);
             Ok(())
-        })
+        };
+        match in_place {
+            // frame by frame where little is wanted, in one stream where much is
+            Some(files) if files.bytes_wanted_of(&part.name) < part.raw_bytes / 2 => {
+                reader.pick(&part.name, visit)
+            }
+            _ => reader.unpack(&part.name, visit),
+        }
     }
 
     fn make_folder(
@@ -286,7 +385,7 @@ impl<'a> UnfinishedCluster<'a> {
 
     /// Makes everything durable, then the control file, then takes the marker
     /// away: from here on it is a cluster.
-    pub(crate) fn finish(self) -> Result<(), LayDownError> {
+    pub(crate) fn finish(mut self) -> Result<(), LayDownError> {
         let (control_file, folder_mode) = {
             let mut held = self.held();
             (held.control_file.take(), held.folder_mode)
@@ -313,6 +412,12 @@ impl<'a> UnfinishedCluster<'a> {
         self.base
             .sync_folder(b"global")
             .map_err(failed("synchronize", &path))?;
+        if let Some(interlock) = self.interlock.take() {
+            let path = self.base.path_of(LOCK_FILE);
+            interlock
+                .release(&self.base)
+                .map_err(failed("remove", &path))?;
+        }
         self.base
             .remove_file(MARKER.as_bytes())
             .and_then(|()| self.base.sync_folder(b""))
@@ -324,6 +429,15 @@ impl<'a> UnfinishedCluster<'a> {
         self.held
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Drop for UnfinishedCluster<'_> {
+    fn drop(&mut self) {
+        if let Some(interlock) = self.interlock.take() {
+            // a dead process's lock file keeps nobody out in any case
+            let _ = interlock.release(&self.base);
+        }
     }
 }
 
@@ -344,10 +458,10 @@ fn hold(member: &Member, data: &mut dyn Read) -> Result<Vec<u8>, LayDownError> {
 mod tests {
     use super::*;
     use crate::layout::TablespaceTarget;
-    use crate::target_directory::VacantDirectory;
+    use crate::target_directory::TargetDirectory;
 
     fn layout(dir: &Path) -> Layout {
-        let vacant = |name: &str| VacantDirectory::examine(&dir.join(name)).unwrap();
+        let vacant = |name: &str| TargetDirectory::examine(&dir.join(name)).unwrap();
         Layout {
             directory: vacant("data"),
             tablespaces: vec![TablespaceTarget {
@@ -356,6 +470,7 @@ mod tests {
                 directory: vacant("space"),
             }],
             owner: None,
+            version_directory: None,
             needed_bytes: 0,
             available_bytes: 0,
         }
@@ -365,7 +480,14 @@ mod tests {
     fn no_tablespace_goes_where_nobody_was_asked() {
         let dir = tempfile::tempdir().unwrap();
         let layout = layout(dir.path());
-        let cluster = UnfinishedCluster::begin(&layout, "label").unwrap();
+        let base = Root::make(layout.directory.path(), None).unwrap();
+        let cluster = UnfinishedCluster {
+            layout: &layout,
+            base,
+            tablespaces: BTreeMap::new(),
+            held: Mutex::default(),
+            interlock: None,
+        };
         let major = |number| PostgresMajor::new(number).unwrap();
         let space = layout.tablespaces[0].directory.path().display().to_string();
         let there = format!("16384 {space}\n").into_bytes();

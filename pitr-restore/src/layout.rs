@@ -6,11 +6,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use pitr_console::{ByteCount, Explain};
+use pitr_core::{ControlFile, ControlFileError};
 use pitr_store::backup::{Archive, BackupReadError, BackupReader, EndBlocks, PartName, TarReader};
 
 use crate::os_user::OsUser;
-use crate::request::{RestoreRequest, TablespaceMapping};
-use crate::target_directory::{OccupiedError, VacantDirectory};
+use crate::request::RestoreRequest;
+use crate::target_directory::{OccupiedError, TargetDirectory};
+
+/// No control file is larger.
+const MAX_CONTROL_BYTES: u64 = 1 << 20;
 
 /// Segments that recovery keeps in `pg_wal` at least, on top of the backup.
 const WAL_SEGMENTS_KEPT: u64 = 4;
@@ -19,12 +23,14 @@ const WAL_SEGMENTS_KEPT: u64 = 4;
 #[derive(Debug)]
 pub(crate) struct Layout {
     /// The data directory.
-    pub(crate) directory: VacantDirectory,
+    pub(crate) directory: TargetDirectory,
     /// The tablespaces outside of it.
     pub(crate) tablespaces: Vec<TablespaceTarget>,
     /// Whom everything is given to; `None` where this user restores for
     /// himself.
     pub(crate) owner: Option<OsUser>,
+    /// The cluster's own folder in each tablespace, where one is occupied.
+    pub(crate) version_directory: Option<String>,
     /// Bytes that the files take.
     pub(crate) needed_bytes: u64,
     /// Bytes free where the data directory lies.
@@ -38,7 +44,7 @@ pub(crate) struct TablespaceTarget {
     /// Where it lay on the original server.
     pub(crate) old: PathBuf,
     /// Where it goes.
-    pub(crate) directory: VacantDirectory,
+    pub(crate) directory: TargetDirectory,
 }
 
 /// Why there is no place for the backup.
@@ -112,6 +118,12 @@ pub(crate) enum LayoutError {
     /// The backup could not be read.
     #[error(transparent)]
     Backup(#[from] BackupReadError),
+    /// The backup's control file cannot be read.
+    #[error("the backup's global/pg_control cannot be read: {source}")]
+    ControlFile {
+        /// What is wrong with it.
+        source: ControlFileError,
+    },
     /// The backup has no files.
     #[error("the backup holds nothing")]
     Empty,
@@ -139,10 +151,12 @@ impl Explain for LayoutError {
                 .to_owned()
             }
             Self::TablespaceExists { path, .. } => format!(
-                "--tablespace {0}=NEW puts it elsewhere; --tablespace {0}={0} puts it there again, if that is empty.",
+                "--tablespace {0}=NEW puts it elsewhere; --tablespace {0}={0} puts it there again, if that is empty or, with --delta, this data directory's own.",
                 path.display()
             ),
-            Self::TablespaceRelative { .. } | Self::Empty => return None,
+            Self::TablespaceRelative { .. } | Self::Empty | Self::ControlFile { .. } => {
+                return None;
+            }
             Self::UnknownTablespace { known, .. } if known.is_empty() => {
                 "The backup has no tablespaces: leave --tablespace out.".to_owned()
             }
@@ -178,23 +192,40 @@ impl Layout {
         reader: &BackupReader,
         request: &RestoreRequest,
     ) -> Result<Self, LayoutError> {
-        let directory =
-            VacantDirectory::examine(&request.directory).map_err(LayoutError::Directory)?;
-        let tablespaces = tablespaces(reader, &request.tablespaces)?;
+        let directory = if request.delta {
+            let cluster = reader.info().system_identifier;
+            TargetDirectory::examine_data_directory(&request.directory, cluster)
+        } else {
+            TargetDirectory::examine(&request.directory)
+        }
+        .map_err(LayoutError::Directory)?;
+        let tablespaces = tablespaces(reader, request, &directory)?;
         check_nesting(&directory, &tablespaces)?;
         let owner = owner(reader, &directory)?;
-        let (needed_bytes, available_bytes) = check_room(reader, &directory, &tablespaces)?;
+        let is_shared = |tablespace: &TablespaceTarget| tablespace.directory.is_occupied();
+        let version_directory = if tablespaces.iter().any(is_shared) {
+            Some(version_directory(reader)?)
+        } else {
+            None
+        };
+        let (needed_bytes, available_bytes) = check_room(
+            reader,
+            &directory,
+            &tablespaces,
+            version_directory.as_deref(),
+        )?;
         Ok(Self {
             directory,
             tablespaces,
             owner,
+            version_directory,
             needed_bytes,
             available_bytes,
         })
     }
 
     /// Every directory that is filled, the data directory first.
-    pub(crate) fn folders(&self) -> impl Iterator<Item = &VacantDirectory> {
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &TargetDirectory> {
         let tablespaces = self
             .tablespaces
             .iter()
@@ -203,7 +234,7 @@ impl Layout {
     }
 
     /// Where the files of an archive go.
-    pub(crate) fn folder_of(&self, archive: Archive) -> Option<&VacantDirectory> {
+    pub(crate) fn folder_of(&self, archive: Archive) -> Option<&TargetDirectory> {
         match archive {
             Archive::Base => Some(&self.directory),
             Archive::Tablespace(oid) => self
@@ -224,9 +255,11 @@ impl Layout {
 
 fn tablespaces(
     reader: &BackupReader,
-    mappings: &[TablespaceMapping],
+    request: &RestoreRequest,
+    data_directory: &TargetDirectory,
 ) -> Result<Vec<TablespaceTarget>, LayoutError> {
     let known = &reader.info().tablespaces;
+    let mappings = &request.tablespaces;
     for mapping in mappings {
         if !known
             .iter()
@@ -254,12 +287,16 @@ fn tablespaces(
             if mapping.is_none() && std::fs::symlink_metadata(path).is_ok() {
                 return Err(LayoutError::TablespaceExists { oid, path: old });
             }
-            let directory =
-                VacantDirectory::examine(path).map_err(|source| LayoutError::Tablespace {
-                    oid,
-                    path: path.clone(),
-                    source,
-                })?;
+            let directory = if request.delta {
+                TargetDirectory::examine_tablespace(path, oid, data_directory)
+            } else {
+                TargetDirectory::examine(path)
+            }
+            .map_err(|source| LayoutError::Tablespace {
+                oid,
+                path: path.clone(),
+                source,
+            })?;
             Ok(TablespaceTarget {
                 oid,
                 old,
@@ -270,7 +307,7 @@ fn tablespaces(
 }
 
 fn check_nesting(
-    directory: &VacantDirectory,
+    directory: &TargetDirectory,
     tablespaces: &[TablespaceTarget],
 ) -> Result<(), LayoutError> {
     let mut seen: Vec<&Path> = vec![directory.path()];
@@ -296,7 +333,7 @@ fn check_nesting(
 /// whose files the backup has. A server refuses to run as root.
 fn owner(
     reader: &BackupReader,
-    directory: &VacantDirectory,
+    directory: &TargetDirectory,
 ) -> Result<Option<OsUser>, LayoutError> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
@@ -342,12 +379,50 @@ fn recorded_uid(reader: &BackupReader) -> Result<u64, LayoutError> {
     }
 }
 
+/// The folder of the cluster in each of its tablespaces: everything else there
+/// is another cluster's.
+fn version_directory(reader: &BackupReader) -> Result<String, LayoutError> {
+    let path = "global/pg_control"
+        .parse()
+        .map_err(|_| LayoutError::Empty)?;
+    let bytes = reader.read_member(&path, MAX_CONTROL_BYTES)?;
+    ControlFile::parse(&bytes)
+        .map(|control| control.tablespace_version_directory())
+        .map_err(|source| LayoutError::ControlFile { source })
+}
+
+/// Bytes that the files below `path` take on `device`; links are not followed.
+fn bytes_on(path: &Path, device: u64) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return 0;
+    };
+    let mut bytes: u64 = 0;
+    for entry in entries.flatten() {
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
+        if metadata.dev() != device {
+            continue;
+        }
+        bytes = bytes.saturating_add(if metadata.is_dir() {
+            bytes_on(&entry.path(), device)
+        } else if metadata.nlink() == 1 {
+            metadata.blocks().saturating_mul(512)
+        } else {
+            0
+        });
+    }
+    bytes
+}
+
 /// What goes to each disk must fit on it. Returns the bytes of everything,
 /// and those available where the data directory lies.
 fn check_room(
     reader: &BackupReader,
-    directory: &VacantDirectory,
+    directory: &TargetDirectory,
     tablespaces: &[TablespaceTarget],
+    version_directory: Option<&str>,
 ) -> Result<(u64, u64), LayoutError> {
     let info = reader.info();
     let bytes_of = |archive: Archive| -> u64 {
@@ -357,18 +432,26 @@ fn check_room(
             .map(|part| part.raw_bytes)
             .sum()
     };
-    let room = |folder: &VacantDirectory| {
-        folder.room().map_err(|source| LayoutError::Io {
+    let room = |folder: &TargetDirectory, below: Option<&str>| {
+        let failed = |source| LayoutError::Io {
             path: folder.path().to_owned(),
             source,
-        })
+        };
+        let (device, mut available) = folder.room().map_err(failed)?;
+        if folder.is_occupied() {
+            // written anew or deleted, file by file
+            let path =
+                below.map_or_else(|| folder.path().to_owned(), |name| folder.path().join(name));
+            available = available.saturating_add(bytes_on(&path, device));
+        }
+        Ok::<_, LayoutError>((device, available))
     };
     let wal_bytes = info.segment_size.bytes().saturating_mul(WAL_SEGMENTS_KEPT);
-    let (device, available_bytes) = room(directory)?;
+    let (device, available_bytes) = room(directory, None)?;
     let needed_in_base = bytes_of(Archive::Base).saturating_add(wal_bytes);
     let mut disks = BTreeMap::from([(device, (directory.path(), needed_in_base, available_bytes))]);
     for tablespace in tablespaces {
-        let (device, available) = room(&tablespace.directory)?;
+        let (device, available) = room(&tablespace.directory, version_directory)?;
         let bytes = bytes_of(Archive::Tablespace(tablespace.oid));
         let disk = disks
             .entry(device)

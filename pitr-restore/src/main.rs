@@ -18,6 +18,7 @@ mod role;
 mod settings_file;
 mod start;
 mod target_directory;
+mod unarchived;
 
 use std::process::ExitCode;
 

@@ -38,6 +38,9 @@ pub(crate) struct RestoreRequest {
     pub(crate) role: Option<RoleArgument>,
     /// Port of the new server, where it was named.
     pub(crate) port: Option<u16>,
+    /// Whether a data directory that is there may be brought to the backup's
+    /// state.
+    pub(crate) delta: bool,
 }
 
 /// `--tablespace OLD=NEW`.
@@ -97,9 +100,6 @@ pub(crate) enum RequestError {
         /// The location.
         path: PathBuf,
     },
-    /// `--delta`.
-    #[error("--delta is not available in this version")]
-    Delta,
 }
 
 impl Explain for RequestError {
@@ -120,7 +120,6 @@ impl Explain for RequestError {
                 Some("As in --tablespace /srv/old/space=/srv/new/space.".to_owned())
             }
             Self::TablespaceTwice { .. } => None,
-            Self::Delta => Some("Restore into an empty directory.".to_owned()),
         }
     }
 }
@@ -134,9 +133,6 @@ impl RestoreRequest {
         now: DateTime<Utc>,
     ) -> Result<Self, RequestError> {
         let restore = &arguments.restore;
-        if restore.delta {
-            return Err(RequestError::Delta);
-        }
         let directory = std::path::absolute(to)
             .ok()
             .filter(|path| path.parent().is_some())
@@ -198,6 +194,7 @@ impl RestoreRequest {
             tablespaces: mappings(&restore.tablespace)?,
             role: restore.role,
             port: restore.port,
+            delta: restore.delta,
         })
     }
 
@@ -304,7 +301,6 @@ mod tests {
         assert!(refused(&["--target-timeline", "0"]).starts_with("--target-timeline: "));
         assert!(refused(&["--target-name", "x", "--exclusive"]).contains("no meaning"));
         assert!(refused(&["--backup", "yesterday"]).starts_with("--backup: "));
-        assert!(refused(&["--delta"]).contains("not available"));
     }
 
     #[test]

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
 use crate::configuration::{Configured, configure};
-use crate::lay_down::UnfinishedCluster;
+use crate::lay_down::marker::MARKER;
+use crate::lay_down::{Comparison, Swept, UnfinishedCluster, survey};
 use crate::layout::Layout;
 use crate::plan::choice::{Wish, choose};
 use crate::plan::inventory::{Inventory, brought_segments};
@@ -26,6 +27,7 @@ use crate::restore_command::RestoreCommand;
 use crate::role::{Machine, Role, RoleChoice};
 use crate::start::tools::ServerTools;
 use crate::start::{Expected, Reached, Start};
+use crate::unarchived;
 
 /// Restores a cluster into `to`.
 pub(crate) fn run(arguments: &Arguments, to: &Path, console: Console) -> Exit {
@@ -55,6 +57,9 @@ fn restore(
     let cluster = choose_cluster(&repository, request.system_identifier)?;
     let (reader, plan) = plan(&cluster, request, console)?;
     let layout = Layout::arrange(&reader, request)?;
+    if layout.directory.is_occupied() {
+        unarchived::check(layout.directory.path(), &cluster.wal())?;
+    }
     let info = reader.info();
     let tools = if arguments.restore.start {
         let named = arguments.restore.pg_bin.as_deref();
@@ -93,8 +98,21 @@ fn restore(
         console.warn(note.to_string(), None, note.hint().as_deref());
     }
     if arguments.restore.dry_run {
+        let mut document = report.json();
+        let comparing = Progress::start(console, "comparing", info.sizes.raw_bytes);
+        let delta = survey(&layout, &reader, settings.threads, &comparing)?;
+        comparing.finish();
+        if let Some((comparison, swept)) = &delta {
+            document["delta"] = delta_json(comparison, swept);
+            console.log(delta_text(
+                comparison,
+                swept,
+                "would be written",
+                "would be deleted",
+            ));
+        }
         return if json {
-            result_json(console, &report.json())
+            result_json(console, &document)
         } else {
             console.log("dry run: nothing was made");
             Ok(())
@@ -196,9 +214,16 @@ fn lay_down(
     let info = reader.info();
     // files are made with the modes that they are given, and nobody else's
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let cluster = UnfinishedCluster::begin(layout, &info.label.to_string())?;
+    let cluster = UnfinishedCluster::begin(layout, info)?;
+    let comparing = Progress::start(console, "comparing", info.sizes.raw_bytes);
+    let in_place = cluster.compare(reader, threads, &comparing)?;
+    comparing.finish();
+    if let Some(comparison) = &in_place {
+        let swept = cluster.sweep(reader, comparison)?;
+        tell_delta(comparison, &swept, console);
+    }
     let progress = Progress::start(console, "restoring", info.sizes.raw_bytes);
-    cluster.unpack(reader, threads, &progress)?;
+    cluster.unpack(reader, in_place.as_ref(), threads, &progress)?;
     progress.finish();
     let configured = configure(&cluster, info, recovery)?;
     cluster.finish()?;
@@ -211,21 +236,55 @@ fn lay_down(
     Ok(configured)
 }
 
+/// What a data directory that was there had, and what became of the rest.
+fn tell_delta(comparison: &Comparison, swept: &Swept, console: Console) {
+    console.log(delta_text(comparison, swept, "written", "deleted"));
+    for link in &swept.links {
+        console.warn(
+            format!("\"{}\" was a link to a folder, and was taken away", link.display()),
+            Some("What it leads to was left as it is."),
+            Some("A base backup holds no such link: make it again before the server starts, if it is wanted."),
+        );
+    }
+}
+
+fn delta_text(comparison: &Comparison, swept: &Swept, written: &str, deleted: &str) -> String {
+    format!(
+        "{} files, {} are as in the backup; {} files, {} {written}; {} others {deleted}",
+        comparison.same_files,
+        ByteCount(comparison.same_bytes),
+        comparison.other_files,
+        ByteCount(comparison.other_bytes),
+        swept.files
+    )
+}
+
+fn delta_json(comparison: &Comparison, swept: &Swept) -> Value {
+    json!({
+        "same_files": comparison.same_files,
+        "same_bytes": comparison.same_bytes,
+        "written_files": comparison.other_files,
+        "written_bytes": comparison.other_bytes,
+        "deleted_files": swept.files,
+    })
+}
+
 /// What a failed restore leaves, and what to do about it.
 fn how_to_continue(failure: Failure, layout: &Layout) -> Failure {
+    // nothing was touched
+    if !layout.directory.path().join(MARKER).exists() {
+        return failure;
+    }
     let folders: Vec<String> = layout
         .folders()
         .filter(|folder| folder.path().exists())
         .map(|folder| folder.path().display().to_string())
         .collect();
-    if folders.is_empty() {
-        return failure;
-    }
     let before = failure
         .hint()
         .map_or_else(String::new, |hint| format!("{hint}\n"));
     failure.with_hint(format!(
-        "{before}What was restored so far cannot be used. To begin again, empty {} and run the same command.",
+        "{before}What was restored so far cannot be used. Run the same command again with --delta to finish it, or empty {} to begin again.",
         folders.join(" and ")
     ))
 }

@@ -480,7 +480,6 @@ fn wrong_usage_is_2() {
         &["--target-xid", "1", "--target-lsn", "0/1"],
         &["--target-name", "x", "--exclusive"],
         &["--tablespace", "x"],
-        &["--delta"],
     ] {
         let output = original.restore(&to, arguments);
         assert_eq!(

@@ -62,6 +62,14 @@ pub(crate) enum LayDownError {
     /// The backup has no control file.
     #[error("the backup has no global/pg_control")]
     NoControlFile,
+    /// A server, or another restore, has the directory.
+    #[error("a server or another restore works in \"{}\" (process {pid})", path.display())]
+    Running {
+        /// The directory.
+        path: PathBuf,
+        /// Its process.
+        pid: i32,
+    },
     /// Another thread failed first.
     #[error("the restore was given up")]
     GivenUp,
@@ -77,6 +85,7 @@ impl Explain for LayDownError {
             | Self::UnmappedTablespace { .. } => {
                 Some("Restore from another backup: see \"pitr-archive list\".".to_owned())
             }
+            Self::Running { .. } => Some("Stop it first.".to_owned()),
             Self::Io { .. } | Self::TablespaceMap(_) | Self::TooLarge { .. } | Self::GivenUp => {
                 None
             }

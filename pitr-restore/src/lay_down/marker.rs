@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pitr_core::SystemIdentifier;
 use serde::{Deserialize, Serialize};
 
 /// Its name in the data directory that is being filled.
@@ -14,7 +15,10 @@ pub(crate) const MARKER: &str = "pitr-restore.unfinished";
 pub(crate) struct UnfinishedRestore {
     /// Label of the backup.
     pub(crate) label: String,
-    /// Folders that were empty and are being filled.
+    /// The cluster that it is of.
+    #[serde(default)]
+    pub(crate) system_identifier: Option<SystemIdentifier>,
+    /// Folders that are being filled: nothing in them is anybody else's.
     pub(crate) folders: Vec<PathBuf>,
 }
 
@@ -25,6 +29,7 @@ impl UnfinishedRestore {
         let bytes = std::fs::read(path).ok()?;
         Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| Self {
             label: "(unknown)".to_owned(),
+            system_identifier: None,
             folders: path.parent().map(Path::to_owned).into_iter().collect(),
         }))
     }

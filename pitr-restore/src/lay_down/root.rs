@@ -90,9 +90,61 @@ impl Root {
         Ok(folder)
     }
 
+    /// Opens a member folder that is there.
+    pub(crate) fn existing_folder(&self, member: &[u8]) -> io::Result<OwnedFd> {
+        let mut folder = self.folder.try_clone()?;
+        for name in components(member)? {
+            folder = open_folder(&folder, name)?;
+        }
+        Ok(folder)
+    }
+
+    /// Opens a member that is there for reading. Neither a link is followed
+    /// nor a pipe waited for; it may be anything but that.
+    pub(crate) fn open_file(&self, member: &[u8]) -> io::Result<File> {
+        let (folder, name) = split(member);
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let folder = self.existing_folder(folder)?;
+        Ok(rustix::fs::openat(folder, name, flags, Mode::empty())?.into())
+    }
+
+    /// Gives a file that is there the mode and the owner of one made anew.
+    pub(crate) fn adopt(&self, member: &[u8], mode: u32) -> io::Result<()> {
+        let file = self.open_file(member)?;
+        let found = rustix::fs::fstat(&file)?;
+        if let Some(owner) = self.owner
+            && (found.st_uid, found.st_gid) != (owner.uid.as_raw(), owner.gid.as_raw())
+        {
+            rustix::fs::fchown(&file, Some(owner.uid), Some(owner.gid))?;
+        }
+        let mode = mode & FILE_BITS | FILE_LEAST;
+        if found.st_mode & 0o7777 != mode {
+            set_mode(&file, mode)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a member of the top folder in one step, durably: it holds these
+    /// bytes, or what it held before.
+    pub(crate) fn put(&self, name: &[u8], bytes: &[u8], mode: u32) -> io::Result<()> {
+        use std::io::Write as _;
+        let new = [name, b".new"].concat();
+        match self.remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = self.file(&new, mode)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        rustix::fs::renameat(&self.folder, &*new, &self.folder, name)?;
+        self.sync_folder(b"")
+    }
+
     /// Makes a member folder, or finds it, and gives it `mode`.
     pub(crate) fn folder_with_mode(&self, member: &[u8], mode: u32) -> io::Result<()> {
         let folder = self.folder(member)?;
+        self.give_away(&folder)?;
         set_mode(&folder, mode & FOLDER_BITS | FOLDER_LEAST)
     }
 
@@ -122,11 +174,20 @@ impl Root {
         self.file_in(self.folder(folder)?, name, mode)
     }
 
-    /// Makes a symbolic link at `member`, with the folders above it.
+    /// Makes a symbolic link at `member`, with the folders above it, or finds
+    /// it.
     pub(crate) fn link(&self, member: &[u8], target: &Path) -> io::Result<()> {
         let (folder, name) = split(member);
         let folder = self.folder(folder)?;
-        rustix::fs::symlinkat(target, &folder, name)?;
+        match rustix::fs::symlinkat(target, &folder, name) {
+            Err(Errno::EXIST) => {
+                let found = rustix::fs::readlinkat(&folder, name, Vec::new())?;
+                if found.as_bytes() != target.as_os_str().as_bytes() {
+                    return Err(Errno::EXIST.into());
+                }
+            }
+            made => made?,
+        }
         if let Some(owner) = self.owner {
             let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
             rustix::fs::chownat(&folder, name, Some(owner.uid), Some(owner.gid), flags)?;
@@ -190,7 +251,7 @@ const FOLDER_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-fn open_folder(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+pub(super) fn open_folder(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(parent, name, FOLDER_FLAGS, Mode::empty())
 }
 

@@ -58,7 +58,9 @@ impl PlanReport<'_> {
         line("target", self.target());
         line("timeline", self.timeline());
         line("WAL", self.wal());
-        let exists = if self.layout.directory.exists() {
+        let exists = if self.layout.directory.is_occupied() {
+            "brought to the backup's state"
+        } else if self.layout.directory.exists() {
             "empty"
         } else {
             "new"

@@ -106,7 +106,7 @@ impl PartRange {
 
 impl Read for PartRange {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(self.cursor.read(&self.reader, buffer)?)
+        self.cursor.read(&self.reader, buffer)
     }
 }
 

@@ -36,12 +36,15 @@ fn written() -> (Scratch, BackupReader, PartName) {
     (scratch, reader, part)
 }
 
+/// Names of all members, and the data of some.
+type Picked = (Vec<String>, BTreeMap<String, Vec<u8>>);
+
 /// Every member by name; the data of those in `wanted`.
 fn pick(
     reader: &BackupReader,
     part: &PartName,
     wanted: &[&str],
-) -> Result<(Vec<String>, BTreeMap<String, Vec<u8>>), BackupReadError> {
+) -> Result<Picked, BackupReadError> {
     let mut names = Vec::new();
     let mut found = BTreeMap::new();
     reader.pick(part, |member, data| -> Result<(), BackupReadError> {
