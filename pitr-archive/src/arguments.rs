@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use pitr_console::{RepositoryArguments, TransferRate};
+use pitr_store::encryption::NewKeys;
 
 /// Archives the write-ahead log of PostgreSQL and takes base backups.
 ///
@@ -63,19 +64,83 @@ pub(crate) enum Verb {
     /// Copy between repositories what one lacks; without --from and --to bring all that are
     /// configured level
     Sync(SyncArguments),
+    /// Show who can read an encrypted repository, or let more people read it
+    Key(KeyArguments),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct InitArguments {
     /// Let another cluster into an existing repository: name it by its data
     /// directory, --pgdata
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["encrypt_to", "encrypt_to_file", "encrypt_key_file"])]
     pub(crate) add: bool,
 
     /// Data directory of the cluster to add
     #[arg(long, short = 'D', value_name = "DIR", requires = "add")]
     pub(crate) pgdata: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub(crate) readers: ReaderArguments,
+
+    /// Report in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Who shall be able to read an encrypted repository.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Encryption")]
+pub(crate) struct ReaderArguments {
+    /// Encrypt, so that the holder of this age recipient's identity can read; may be given several
+    /// times
+    #[arg(long, value_name = "age1…")]
+    pub(crate) encrypt_to: Vec<String>,
+
+    /// The same for every recipient in this file, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) encrypt_to_file: Vec<PathBuf>,
+
+    /// Encrypt, so that the holder of this key file (32 random bytes) can read
+    #[arg(long, value_name = "FILE")]
+    pub(crate) encrypt_key_file: Vec<PathBuf>,
+}
+
+impl ReaderArguments {
+    pub(crate) fn keys(&self) -> NewKeys {
+        NewKeys {
+            recipients: self.encrypt_to.clone(),
+            recipient_files: self.encrypt_to_file.clone(),
+            key_files: self.encrypt_key_file.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyArguments {
+    #[command(subcommand)]
+    pub(crate) verb: KeyVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyVerb {
+    /// Let more people read, also what is there already; needs a key that opens the repository
+    Add(KeyAddArguments),
+    /// Show who can read
+    List(KeyListArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyAddArguments {
+    #[command(flatten)]
+    pub(crate) readers: ReaderArguments,
+
+    /// Report in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyListArguments {
     /// Report in JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use pitr_console::quoting::{setting_value, shell_word, without_placeholders};
 use pitr_console::{Console, Failure, Settings};
 use pitr_postgres::DataDirectory;
+use pitr_store::encryption::NewKeys;
 use pitr_store::{ClusterIdentity, Initialized, Repository, Store};
 use serde_json::json;
 
 use crate::arguments::InitArguments;
+use crate::key::Encryption;
 use crate::repository;
 
 pub(crate) fn init(
@@ -29,11 +31,12 @@ pub(crate) fn init(
         }
     };
     let set = repository::set(settings)?;
+    let readers = arguments.readers.keys();
     let mut reports = Vec::new();
     for store in set.stores() {
         let report = match add_to {
-            None => create(Arc::clone(store)),
-            Some(data) => add(data, &Repository::open(Arc::clone(store))?),
+            None => create(Arc::clone(store), &readers),
+            Some(data) => add(data, &set.open_one(store)?),
         };
         reports.push(report.map_err(|failure| so_far(failure, &reports))?);
     }
@@ -98,20 +101,29 @@ fn so_far(failure: Failure, reports: &[Report]) -> Failure {
     failure.with_detail(format!("{detail}Before that: {}.", done.join("; ")))
 }
 
-fn create(store: Arc<dyn Store>) -> Result<Report, Failure> {
-    let made = Repository::init(store)?;
+fn create(store: Arc<dyn Store>, readers: &NewKeys) -> Result<Report, Failure> {
+    let made = if readers.is_empty() {
+        Repository::init(store)?
+    } else {
+        Repository::init_encrypted(store, readers)?
+    };
     let created = matches!(made, Initialized::Created(_));
     let repository = made.into_repository();
     let location = repository.location();
-    let text = if created {
-        format!(
-            "created repository \"{location}\"\n\
-             Now in postgresql.conf: archive_command = {}",
-            archive_command(&[&location])
-        )
+    let encryption = Encryption::of(&repository)?;
+    let mut text = if created {
+        format!("created repository \"{location}\"")
     } else {
         format!("repository \"{location}\" is there already, and was left as it is")
     };
+    if let Some(encryption) = &encryption {
+        text.push_str(", ");
+        text.push_str(&encryption.text());
+    }
+    if created {
+        text.push_str("\nNow in postgresql.conf: archive_command = ");
+        text.push_str(&archive_command(&[&location]));
+    }
     Ok(Report {
         text,
         location: location.clone(),
@@ -119,6 +131,7 @@ fn create(store: Arc<dyn Store>) -> Result<Report, Failure> {
             "repository": location,
             "created": created,
             "format": repository.document().format,
+            "encryption": encryption,
         }),
     })
 }

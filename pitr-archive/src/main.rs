@@ -4,6 +4,7 @@ mod arguments;
 mod backup;
 mod import;
 mod init;
+mod key;
 mod list;
 mod manifest_proof;
 mod manners;
@@ -55,5 +56,6 @@ fn carry_out(arguments: Arguments, console: Console) -> Result<(), Failure> {
         Some(Verb::Import(import)) => import::import(import, &settings, console),
         Some(Verb::List(list)) => list::list(list, &settings, console),
         Some(Verb::Sync(sync)) => sync::sync(sync, &settings, console),
+        Some(Verb::Key(key)) => key::key(key, &settings, console),
     }
 }

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 
 use pitr_console::{ByteCount, Console, Failure, Progress, Settings, SettingsError};
 use pitr_core::SystemIdentifier;
+use pitr_store::encryption::KeySource;
 use pitr_store::sync::{Difference, Syncing};
 use pitr_store::{Cluster, Repository, open_store};
 
@@ -36,7 +37,13 @@ pub(crate) fn sync(
     };
     match (&arguments.from, &arguments.to) {
         (Some(from), Some(to)) => {
-            let (from, to) = (open(from, settings)?, open(to, settings)?);
+            // which repository it must be is a matter of what is written
+            let reading = KeySource {
+                repository_keys: Vec::new(),
+                ..settings.keys.clone()
+            };
+            let from = open(from, settings, &reading)?;
+            let to = open(to, settings, &settings.keys)?;
             if from.location() == to.location() {
                 return Err(Failure::new(format!(
                     "\"{}\" is named as source and as target",
@@ -51,14 +58,15 @@ pub(crate) fn sync(
     report.verdict()
 }
 
-fn open(address: &str, settings: &Settings) -> Result<Repository, Failure> {
+fn open(address: &str, settings: &Settings, keys: &KeySource) -> Result<Repository, Failure> {
     if !(address.starts_with('/') || address.contains("://")) {
         return Err(SettingsError::RelativeRepository {
             found: address.to_owned(),
         }
         .into());
     }
-    Ok(Repository::open(open_store(address, &settings.stores)?)?)
+    let store = open_store(address, &settings.stores)?;
+    Ok(Repository::open_with(store, keys)?)
 }
 
 /// One run of the command.

@@ -34,6 +34,7 @@ explain!(
     pitr_store::backup::BackupCopyError,
     pitr_store::backup::BackupReadError,
     pitr_store::backup::BackupWriteError,
+    pitr_store::encryption::EncryptionError,
     pitr_store::wal::CopyError,
     pitr_store::wal::IdentifyError,
     pitr_store::wal::MemberError,

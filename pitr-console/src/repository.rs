@@ -15,16 +15,18 @@ pub fn repository_set(settings: &Settings) -> Result<RepositorySet, Failure> {
         .into_iter()
         .map(|address| open_store(address, &settings.stores))
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(RepositorySet::new(stores, settings.required))
+    let set = RepositorySet::new(stores, settings.required);
+    Ok(set.with_keys(settings.keys.clone()))
 }
 
 /// Opens the repository, where there is only one; never makes one.
 ///
 /// # Errors
-/// No repository is named, its address leads nowhere, or none lies there.
+/// No repository is named, its address leads nowhere, none lies there, or one
+/// that is encrypted with another key than the settings expect.
 pub fn open_repository(settings: &Settings) -> Result<Repository, Failure> {
     let store = open_store(settings.repository()?, &settings.stores)?;
-    Ok(Repository::open(store)?)
+    Ok(Repository::open_with(store, &settings.keys)?)
 }
 
 /// Reads a system identifier that the user typed.

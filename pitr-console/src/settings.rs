@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use pitr_store::backup::DEFAULT_PARTS_IN_FLIGHT;
+use pitr_store::encryption::{KeySource, PublicKey};
 use pitr_store::{AzOptions, FtpOptions, GsOptions, S3Options, SftpOptions, StoreOptions};
 use serde::Deserialize;
 
@@ -32,6 +33,14 @@ pub struct RepositoryArguments {
     /// Configuration file [env: PITR_CONFIG] [default: /etc/pitr/pitr.toml]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
+
+    /// Identity that opens an encrypted repository: what age-keygen wrote [env: PITR_IDENTITY]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub identity: Option<PathBuf>,
+
+    /// Key file that opens an encrypted repository: 32 random bytes [env: PITR_ENCRYPTION_KEY_FILE]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub encryption_key_file: Option<PathBuf>,
 }
 
 /// What the configuration file may say; an unknown key is an error, since a
@@ -49,6 +58,9 @@ struct File {
     nice: Option<u8>,
     wal_wait_seconds: Option<u64>,
     pg_bin: Option<PathBuf>,
+    identity: Option<PathBuf>,
+    encryption_key_file: Option<PathBuf>,
+    repository_key: Option<RepositoryKeys>,
     #[serde(default)]
     s3: S3Options,
     #[serde(default)]
@@ -74,6 +86,26 @@ impl From<Repositories> for Vec<String> {
         match repositories {
             Repositories::One(address) => vec![address],
             Repositories::Several(addresses) => addresses,
+        }
+    }
+}
+
+/// `repository_key = "0123…"`, or a list of them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "repository_key must be a public key of 64 hexadecimal digits, or a list of them"
+)]
+enum RepositoryKeys {
+    One(PublicKey),
+    Several(Vec<PublicKey>),
+}
+
+impl From<RepositoryKeys> for Vec<PublicKey> {
+    fn from(keys: RepositoryKeys) -> Self {
+        match keys {
+            RepositoryKeys::One(key) => vec![key],
+            RepositoryKeys::Several(keys) => keys,
         }
     }
 }
@@ -106,6 +138,9 @@ pub struct Settings {
     pub wal_wait_seconds: u64,
     /// Folder of `pg_ctl` and `postgres`.
     pub pg_bin: Option<PathBuf>,
+    /// What opens an encrypted repository, and which one it must be. Paths are
+    /// absolute.
+    pub keys: KeySource,
     /// How remote stores are reached.
     pub stores: StoreOptions,
     /// The configuration file that was read.
@@ -136,6 +171,14 @@ pub enum SettingsError {
     NotUtf8 {
         /// The variable.
         name: &'static str,
+    },
+    /// A relative path of a key, which would mean another file for every caller.
+    #[error("{name} \"{}\" is not an absolute path", found.display())]
+    RelativeKey {
+        /// The setting or variable.
+        name: &'static str,
+        /// What was given.
+        found: PathBuf,
     },
     /// Nobody said where the repository is.
     #[error("no repository was named")]
@@ -181,6 +224,11 @@ impl Explain for SettingsError {
                                      the tables are: [s3], [gs], [az], [sftp], [ftp]."
                 .to_owned(),
             Self::NotUtf8 { name } => format!("Set {name} to plain text, or unset it."),
+            Self::RelativeKey { name, .. } => {
+                format!(
+                    "PostgreSQL runs its commands in the data directory: give {name} a whole path."
+                )
+            }
             Self::NoRepository => {
                 format!("Name it with --repo, in PITR_REPO, or as repo = \"…\" in {DEFAULT_FILE}.")
             }
@@ -260,7 +308,39 @@ impl Settings {
             }
             (repositories, file.required)
         };
+        let key = |flag: &Option<PathBuf>, variable: &'static str, name, file: Option<PathBuf>| {
+            if let Some(path) = flag {
+                // typed by a person, who means a place below the one he is in
+                return Ok(Some(std::path::absolute(path).unwrap_or(path.clone())));
+            }
+            let (name, path) = match text(variable)? {
+                Some(path) => (variable, Some(PathBuf::from(path))),
+                None => (name, file),
+            };
+            match path {
+                Some(found) if !found.is_absolute() => {
+                    Err(SettingsError::RelativeKey { name, found })
+                }
+                path => Ok(path),
+            }
+        };
+        let keys = KeySource {
+            identity: key(
+                &arguments.identity,
+                "PITR_IDENTITY",
+                "identity",
+                file.identity,
+            )?,
+            key_file: key(
+                &arguments.encryption_key_file,
+                "PITR_ENCRYPTION_KEY_FILE",
+                "encryption_key_file",
+                file.encryption_key_file,
+            )?,
+            repository_keys: file.repository_key.map(Vec::from).unwrap_or_default(),
+        };
         Ok(Self {
+            keys,
             repositories,
             required,
             compression: file.compression.unwrap_or_else(|| "zstd".to_owned()),
@@ -381,6 +461,7 @@ mod tests {
         let arguments = RepositoryArguments {
             repo: repo.iter().map(|&address| address.to_owned()).collect(),
             config: config.map(Path::to_owned),
+            ..RepositoryArguments::default()
         };
         Settings::resolve(&arguments, |name| env.get(name).cloned())
     }
@@ -472,6 +553,7 @@ mod tests {
         let arguments = RepositoryArguments {
             repo: vec!["/f".to_owned(), "/g".to_owned()],
             config: Some(list.path().to_owned()),
+            ..RepositoryArguments::default()
         };
         let from_flags = Settings::resolve(&arguments, |_| None).unwrap();
         assert_eq!(several(&from_flags), ["/f", "/g"]);
@@ -496,6 +578,46 @@ mod tests {
                 .unwrap_err();
             assert!(error.to_string().contains(why), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn keys_are_named_by_absolute_paths_flag_over_environment_over_file() {
+        let file = file("repo = \"/r\"\nidentity = \"/file\"\nencryption_key_file = \"/k\"\n");
+        let path = Some(file.path());
+        let keys = |env: &[(&str, &str)]| resolve(None, path, env).unwrap().keys;
+        assert_eq!(keys(&[]).identity.unwrap(), Path::new("/file"));
+        let from_env = keys(&[("PITR_IDENTITY", "/env")]);
+        assert_eq!(from_env.identity.unwrap(), Path::new("/env"));
+        assert_eq!(from_env.key_file.unwrap(), Path::new("/k"));
+        assert!(matches!(
+            resolve(None, path, &[("PITR_ENCRYPTION_KEY_FILE", "k")]),
+            Err(SettingsError::RelativeKey { .. })
+        ));
+        let arguments = RepositoryArguments {
+            config: path.map(Path::to_owned),
+            identity: Some("flag".into()),
+            ..RepositoryArguments::default()
+        };
+        let settings = Settings::resolve(&arguments, |_| Some("/env".into())).unwrap();
+        let identity = settings.keys.identity.unwrap();
+        assert!(identity.is_absolute() && identity.ends_with("flag"));
+    }
+
+    #[test]
+    fn the_repository_s_public_key_is_one_or_a_list() {
+        let (a, b) = ("a".repeat(64), "b".repeat(64));
+        for (text, count) in [
+            (format!("repository_key = \"{a}\""), 1),
+            (format!("repository_key = [\"{a}\", \"{b}\"]"), 2),
+        ] {
+            let settings = resolve(None, Some(file(&text).path()), &[]).unwrap();
+            assert_eq!(settings.keys.repository_keys.len(), count);
+        }
+        let wrong = file("repository_key = \"AGE-SECRET-KEY-1QQQ\"\n");
+        let error = resolve(None, Some(wrong.path()), &[]).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains("64 hexadecimal digits"), "{shown}");
+        assert!(!shown.contains("QQQ"), "{shown}");
     }
 
     #[test]

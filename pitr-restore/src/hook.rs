@@ -143,7 +143,11 @@ fn answer(
     console: Console,
 ) -> Result<Answer, HookFailure> {
     let settings = Settings::load(&request.arguments.repository)?;
-    let repository = Repository::open(open_store(settings.repository()?, &settings.stores)?)?;
+    let store = open_store(settings.repository()?, &settings.stores)?;
+    let repository = Repository::open_with(store, &settings.keys)?;
+    // also where the file turns out to be absent: a key that is missing must
+    // not show in the middle of a recovery
+    repository.unlock()?;
     let Some(cluster) = find_cluster(&repository, request, server)? else {
         let location = repository.location();
         if !is_standby {

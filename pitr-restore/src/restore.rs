@@ -54,6 +54,7 @@ fn restore(
 ) -> Result<(), Failure> {
     let settings = Settings::load(&arguments.repository)?;
     let repository = open_repository(&settings)?;
+    repository.unlock()?;
     let cluster = choose_cluster(&repository, request.system_identifier)?;
     let (reader, plan) = plan(&cluster, request, console)?;
     let layout = Layout::arrange(&reader, request)?;

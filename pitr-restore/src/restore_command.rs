@@ -98,6 +98,16 @@ impl RestoreCommand {
             true if said_by_file(settings, repositories) => {}
             true => return Err(RestoreCommandError::Secret),
         }
+        // paths only: the keys themselves stand nowhere but in their files
+        let keys = [
+            ("--identity", &settings.keys.identity),
+            ("--encryption-key-file", &settings.keys.key_file),
+        ];
+        for (flag, path) in keys {
+            if let Some(path) = path {
+                options.extend([flag.into(), path.into()]);
+            }
+        }
         options.extend([
             "--system-identifier".into(),
             system_identifier.to_string().into(),
@@ -174,6 +184,7 @@ fn said_by_file(settings: &Settings, repositories: &[&str]) -> bool {
     let arguments = RepositoryArguments {
         repo: Vec::new(),
         config: settings.file.clone(),
+        ..RepositoryArguments::default()
     };
     settings.file.is_some()
         && Settings::resolve(&arguments, |_| None)
@@ -188,6 +199,7 @@ mod tests {
         let arguments = RepositoryArguments {
             repo: vec!["/srv/repo".to_owned()],
             config: file,
+            ..RepositoryArguments::default()
         };
         Settings::resolve(&arguments, |_| None).unwrap()
     }
@@ -212,6 +224,27 @@ mod tests {
             ),
             "{value}"
         );
+    }
+
+    #[test]
+    fn it_names_the_keys_by_their_paths() {
+        let arguments = RepositoryArguments {
+            repo: vec!["/srv/repo".to_owned()],
+            identity: Some("/etc/pitr/my identity".into()),
+            encryption_key_file: Some("/etc/pitr/key".into()),
+            ..RepositoryArguments::default()
+        };
+        let settings = Settings::resolve(&arguments, |_| None).unwrap();
+        let command = RestoreCommand::new(
+            &settings,
+            &["/srv/repo"],
+            SystemIdentifier::new(7),
+            TimelineId::FIRST,
+        );
+        let value = String::from_utf8(command.unwrap().setting()).unwrap();
+        let expected =
+            " --identity '/etc/pitr/my identity' --encryption-key-file /etc/pitr/key --system";
+        assert!(value.contains(expected), "{value}");
     }
 
     #[test]

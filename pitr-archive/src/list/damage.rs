@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 
 use pitr_console::Failure;
 use pitr_core::{DamageSeen, LogSeams, SystemIdentifier, WalFileName};
-use pitr_store::Cluster;
 use pitr_store::wal::{SummaryError, WalArchive};
+use pitr_store::{Cluster, StoreError};
 use serde::Serialize;
 
 /// What the summaries of a repository say of damage.
@@ -69,6 +69,9 @@ impl DamageReport {
             Ok(None) => {
                 self.without_summary += 1;
                 return Ok(());
+            }
+            Err(SummaryError::Store(StoreError::Encryption(error))) if error.is_damage() => {
+                (Vec::new(), Some(error.to_string()))
             }
             Err(SummaryError::Store(error)) => return Err(error.into()),
             Err(error) => (Vec::new(), Some(error.to_string())),

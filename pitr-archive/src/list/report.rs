@@ -4,10 +4,14 @@ use chrono::{DateTime, Utc};
 use pitr_console::Failure;
 use pitr_core::{Lsn, PostgresMajor, SegmentName, SystemIdentifier, TimelineId, WalFileName};
 use pitr_core::{SegmentNumber, WalSegmentSize};
-use pitr_store::backup::{BackupCatalog, BackupInfo, BackupReadError, BackupSource, Label};
+use pitr_store::backup::{
+    BackupCatalog, BackupInfo, BackupReadError, BackupSource, Label, Listing,
+};
 use pitr_store::wal::{TimelineContent, WalRange};
 use pitr_store::{Cluster, FetchError, Repository};
 use serde::Serialize;
+
+use crate::key::Encryption;
 
 /// A repository.
 #[derive(Debug, Serialize)]
@@ -16,6 +20,11 @@ pub(super) struct Report {
     pub(super) format: u32,
     /// What the medium that it lies on cannot promise.
     pub(super) warnings: Vec<&'static str>,
+    /// How it is encrypted, if it is.
+    pub(super) encryption: Option<Encryption>,
+    /// False where it is encrypted and no key was named: then names and sizes
+    /// are all there is to tell.
+    pub(super) readable: bool,
     pub(super) clusters: Vec<ClusterReport>,
 }
 
@@ -27,6 +36,8 @@ pub(super) struct ClusterReport {
     pub(super) wal_segment_size: WalSegmentSize,
     pub(super) timelines: Vec<TimelineReport>,
     pub(super) backups: Vec<BackupReport>,
+    /// Backups of which no more can be told without a key.
+    pub(super) sealed_backups: Vec<SealedReport>,
     /// Backups whose `backup.json` cannot be used, with the reason.
     pub(super) damaged_backups: Vec<DamagedReport>,
 }
@@ -92,6 +103,13 @@ pub(super) struct BackupReport {
     pub(super) brings_wal: bool,
 }
 
+/// A complete backup that cannot be read here.
+#[derive(Debug, Serialize)]
+pub(super) struct SealedReport {
+    pub(super) label: Label,
+    pub(super) stored_bytes: u64,
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct DamagedReport {
     pub(super) label: Label,
@@ -99,18 +117,25 @@ pub(super) struct DamagedReport {
 }
 
 pub(super) fn gather(repository: &Repository, clusters: &[Cluster]) -> Result<Report, Failure> {
+    // without any key there is still something to tell; a wrong one is an error
+    let readable = repository.has_keys();
+    if readable {
+        repository.unlock()?;
+    }
     Ok(Report {
+        encryption: Encryption::of(repository)?,
+        readable,
         repository: repository.location(),
         format: repository.document().format,
         warnings: repository.store().promises().warnings(),
         clusters: clusters
             .iter()
-            .map(cluster)
+            .map(|one| cluster(one, readable))
             .collect::<Result<_, Failure>>()?,
     })
 }
 
-fn cluster(cluster: &Cluster) -> Result<ClusterReport, Failure> {
+fn cluster(cluster: &Cluster, readable: bool) -> Result<ClusterReport, Failure> {
     let identity = cluster.identity();
     let size = identity.segment_size;
     let archive = cluster.wal();
@@ -119,7 +144,12 @@ fn cluster(cluster: &Cluster) -> Result<ClusterReport, Failure> {
     for id in archive.timelines()? {
         let content = archive.content(id)?;
         // one that is damaged must not hide the rest
-        let (history, history_error) = match archive.history(id) {
+        let history = if readable {
+            archive.history(id)
+        } else {
+            Ok(None)
+        };
+        let (history, history_error) = match history {
             Ok(history) => (history, None),
             Err(FetchError::Store(error)) => return Err(error.into()),
             Err(error) => (None, Some(error.to_string())),
@@ -136,7 +166,18 @@ fn cluster(cluster: &Cluster) -> Result<ClusterReport, Failure> {
         timelines.push(timeline(&content, branch, history_error, size));
     }
     let catalog = cluster.backups();
-    let listing = catalog.list()?;
+    let (listing, sealed) = if readable {
+        (catalog.list()?, Vec::new())
+    } else {
+        (Listing::default(), catalog.outlines()?)
+    };
+    let sealed_backups = sealed
+        .into_iter()
+        .map(|outline| SealedReport {
+            label: outline.label,
+            stored_bytes: outline.stored_bytes,
+        })
+        .collect();
     let backups = listing
         .backups
         .iter()
@@ -156,6 +197,7 @@ fn cluster(cluster: &Cluster) -> Result<ClusterReport, Failure> {
         wal_segment_size: size,
         timelines,
         backups,
+        sealed_backups,
         damaged_backups,
     })
 }

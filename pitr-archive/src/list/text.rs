@@ -19,6 +19,14 @@ pub(super) fn render(report: &Report) -> String {
     for warning in &report.warnings {
         let _ = writeln!(out, "WARNING: {warning}");
     }
+    if let Some(encryption) = &report.encryption {
+        let _ = writeln!(out, "{}", encryption.text());
+    }
+    if !report.readable {
+        out.push_str(
+            "no identity was named: names and sizes are all that can be shown (--identity FILE)\n",
+        );
+    }
     if report.clusters.is_empty() {
         out.push_str("\nno cluster has archived or backed up anything yet\n");
     }
@@ -38,7 +46,17 @@ fn render_cluster(out: &mut String, cluster: &ClusterReport) {
         ByteCount(cluster.wal_segment_size.bytes())
     );
     out.push_str("\nbackups\n");
-    if cluster.backups.is_empty() {
+    if !cluster.sealed_backups.is_empty() {
+        let mut table = table(&["label", "stored", "the rest"]);
+        for backup in &cluster.sealed_backups {
+            table.add_row([
+                backup.label.to_string(),
+                ByteCount(backup.stored_bytes).to_string(),
+                "needs an identity".to_owned(),
+            ]);
+        }
+        push_table(out, &table);
+    } else if cluster.backups.is_empty() {
         out.push_str("  none: take one with \"pitr-archive backup\"\n");
     } else {
         let mut table = table(&[

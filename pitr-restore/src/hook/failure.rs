@@ -142,6 +142,9 @@ impl HookFailure {
     /// was asked, stays.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
+            // a key does not come by itself
+            Self::Store(StoreError::Encryption(_))
+            | Self::Fetch(FetchError::Store(StoreError::Encryption(_))) => false,
             Self::Store(_)
             | Self::Delivery(_)
             | Self::Undecided { .. }

@@ -43,6 +43,15 @@ pub struct DamagedBackup {
     pub error: BackupReadError,
 }
 
+/// A complete backup, as far as names and sizes tell of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackupOutline {
+    /// Its label: when it was begun.
+    pub label: Label,
+    /// Bytes of all its objects.
+    pub stored_bytes: u64,
+}
+
 /// What [`BackupCatalog::clean_abandoned`] has found.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Cleaned {
@@ -83,6 +92,30 @@ impl BackupCatalog {
             }
         }
         Ok(listing)
+    }
+
+    /// Complete backups, oldest first, by their names and sizes alone: for who
+    /// cannot read an encrypted repository.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub fn outlines(&self) -> Result<Vec<BackupOutline>, BackupReadError> {
+        let mut outlines = Vec::new();
+        for label in self.labels()? {
+            if !self.is_complete(label)? {
+                continue;
+            }
+            let entries = self.store.list(Some(&self.folder_of(label)?))?;
+            let sizes = entries.iter().map(|entry| match entry.kind {
+                EntryKind::Object { size } => size,
+                EntryKind::Folder | EntryKind::Other => 0,
+            });
+            outlines.push(BackupOutline {
+                label,
+                stored_bytes: sizes.fold(0, u64::saturating_add),
+            });
+        }
+        Ok(outlines)
     }
 
     /// One backup; `None` if there is no complete one of this label.

@@ -45,7 +45,7 @@ mod write_error;
 mod writer;
 
 pub use archive_writer::ArchiveWriter;
-pub use catalog::{BackupCatalog, Cleaned, DamagedBackup, Listing};
+pub use catalog::{BackupCatalog, BackupOutline, Cleaned, DamagedBackup, Listing};
 pub use copy::{BackupCopied, BackupCopyError};
 pub use document::DocumentError;
 pub use file_reader::FileReader;

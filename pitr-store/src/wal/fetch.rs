@@ -9,6 +9,7 @@ use super::identify::{IdentifyError, identify};
 use super::text_file::{TextFileError, check_text_file, parse_history};
 use super::{StoredObject, SummaryError, WalArchive};
 use crate::codec::{DecodeError, Decoder};
+use crate::encryption::EncryptionError;
 use crate::store::{ErrorClass, Operation, StoreError};
 
 /// A file that was handed out whole, every checksum right.
@@ -43,6 +44,14 @@ pub enum FetchError {
         location: String,
         /// What is wrong with it.
         source: DecodeError,
+    },
+    /// The stored bytes cannot be decrypted, and that is no matter of the key.
+    #[error("\"{name}\" is damaged in the repository: {source}")]
+    Undecryptable {
+        /// The name.
+        name: WalFileName,
+        /// What is wrong with the stored object.
+        source: Box<EncryptionError>,
     },
     /// The segment is not as long as a segment of this cluster.
     #[error(
@@ -99,6 +108,7 @@ impl FetchError {
                 ..
             } => ErrorClass::Passing,
             Self::Undecodable { .. }
+            | Self::Undecryptable { .. }
             | Self::Length { .. }
             | Self::Foreign { .. }
             | Self::ForeignText { .. }
@@ -111,6 +121,7 @@ impl FetchError {
         match self {
             Self::Store(error) => error.hint(),
             Self::Undecodable { .. }
+            | Self::Undecryptable { .. }
             | Self::Length { .. }
             | Self::Foreign { .. }
             | Self::ForeignText { .. } => Some(
@@ -256,7 +267,8 @@ impl WalArchive {
         &self,
         object: &StoredObject,
     ) -> Result<Decoder<Box<dyn io::Read + Send>>, FetchError> {
-        let stored = self.store.open(&object.key)?;
+        let opened = self.store.open(&object.key);
+        let stored = opened.map_err(|error| of_store(object, error))?;
         Decoder::new(
             object.encoding,
             stored,
@@ -266,11 +278,23 @@ impl WalArchive {
     }
 }
 
+/// What the store says: of itself, or of this object.
+fn of_store(object: &StoredObject, error: StoreError) -> FetchError {
+    match error {
+        StoreError::Encryption(source) if source.is_damage() => FetchError::Undecryptable {
+            name: object.name,
+            source,
+        },
+        error => FetchError::Store(error),
+    }
+}
+
 pub(super) fn undecodable(object: &StoredObject, error: DecodeError) -> FetchError {
     match error {
-        DecodeError::Source(e) => {
-            FetchError::Store(StoreError::from_io(e, Operation::Read, &object.location))
-        }
+        DecodeError::Source(e) => of_store(
+            object,
+            StoreError::from_io(e, Operation::Read, &object.location),
+        ),
         source => FetchError::Undecodable {
             name: object.name,
             location: object.location.clone(),
