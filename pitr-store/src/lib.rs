@@ -6,6 +6,8 @@ pub mod backup;
 
 mod codec;
 pub mod encryption;
+#[cfg(feature = "ftp")]
+mod ftp;
 mod key;
 mod local;
 #[cfg(feature = "object-store")]

@@ -39,7 +39,7 @@ pub use fault_proxy::{Fault, FaultProxy, Rule, Seen};
 pub use install::PostgresInstall;
 pub use program::program;
 pub use server_user::{as_server_user, chown_to_server_user, server_user_name};
-pub use servers::SshServer;
 pub use servers::{Azurite, GoogleFake, HttpAnswer, Moto, http_request, server_cache};
+pub use servers::{FtpServer, SshServer};
 pub use site::Site;
 pub use test_dir::TestDir;

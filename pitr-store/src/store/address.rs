@@ -6,6 +6,8 @@ use std::sync::Arc;
 #[cfg(any(feature = "sftp", feature = "ftp"))]
 use super::server_address::ServerAddress;
 use super::{Store, StoreOptions};
+#[cfg(feature = "ftp")]
+use crate::ftp::FtpStore;
 use crate::local::LocalStore;
 #[cfg(feature = "sftp")]
 use crate::sftp::SftpStore;
@@ -123,6 +125,11 @@ pub fn open_store(address: &str, options: &StoreOptions) -> Result<Arc<dyn Store
             "sftp" => {
                 let address = ServerAddress::parse(scheme, rest)?;
                 return Ok(Arc::new(SftpStore::new(address, options.sftp.clone())));
+            }
+            #[cfg(feature = "ftp")]
+            "ftp" | "ftps" => {
+                let address = ServerAddress::parse(scheme, rest)?;
+                return Ok(Arc::new(FtpStore::new(address, options.ftp.clone())));
             }
             _ => {
                 let _ = (rest, options);

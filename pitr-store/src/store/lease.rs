@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::retry::unique;
 
 /// Largest lease that is read.
-pub(crate) const MAX_LEASE_BYTES: usize = 4096;
+pub(crate) const MAX_LEASE_BYTES: u64 = 4096;
 
 /// Who works on something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ mod tests {
     fn a_lease_reads_back_and_a_torn_one_is_none() {
         let lease = Lease::new(600);
         let bytes = lease.to_bytes();
-        assert!(bytes.len() < MAX_LEASE_BYTES);
+        assert!(u64::try_from(bytes.len()).unwrap() < MAX_LEASE_BYTES);
         assert_eq!(Lease::parse(&bytes), Some(lease));
         assert_eq!(Lease::parse(&bytes[..bytes.len() / 2]), None);
         assert_eq!(Lease::parse(b""), None);

@@ -172,4 +172,5 @@ impl ServerError {
 /// `relation` of a key that `known_hosts` revokes.
 pub(crate) const REVOKED: &str = "revoked by";
 /// `relation` of a key that is not the one that `known_hosts` has.
+#[cfg(feature = "sftp")]
 pub(crate) const CHANGED: &str = "not the one of";

@@ -2,6 +2,7 @@
 //! as `scripts/remote-servers` installs them.
 
 mod azurite;
+mod ftpd;
 mod google_fake;
 mod http_request;
 mod moto;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 
 pub use azurite::Azurite;
+pub use ftpd::FtpServer;
 pub use google_fake::GoogleFake;
 pub use http_request::{HttpAnswer, http_request};
 pub use moto::Moto;
