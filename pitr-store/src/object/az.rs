@@ -56,6 +56,7 @@ pub(crate) fn open(rest: &str, options: &AzOptions) -> Result<BucketStore, Addre
     let kind = Kind {
         conditional_parts: false,
         parts_carry_metadata: false,
+        listing_hides_prefix: true,
     };
     Ok(BucketStore::new(Bucket::new(
         Arc::new(client),

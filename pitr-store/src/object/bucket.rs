@@ -42,6 +42,9 @@ pub(super) struct Kind {
     pub(super) conditional_parts: bool,
     /// Whether an upload in parts can carry metadata.
     pub(super) parts_carry_metadata: bool,
+    /// Whether a listing leaves out the object whose name is the prefix itself:
+    /// object_store does so on Azure, where that may be a directory.
+    pub(super) listing_hides_prefix: bool,
 }
 
 /// The client of a bucket with what every request needs.

@@ -3,7 +3,8 @@
 use std::str::FromStr as _;
 use std::sync::Arc;
 
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::StaticCredentialProvider;
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
 
 use super::BucketStore;
 use super::address::BucketAddress;
@@ -45,6 +46,7 @@ pub(crate) fn open(rest: &str, options: &GsOptions) -> Result<BucketStore, Addre
     let kind = Kind {
         conditional_parts: false,
         parts_carry_metadata: true,
+        listing_hides_prefix: false,
     };
     Ok(BucketStore::new(Bucket::new(
         Arc::new(client),
@@ -62,7 +64,11 @@ fn builder(options: &GsOptions, environment: &Environment) -> GoogleCloudStorage
         builder = builder.with_base_url(endpoint.trim_end_matches('/'));
     }
     if options.anonymous == Some(true) {
-        return builder.with_skip_signature(true);
+        // an empty token is not sent; without any the machine's role is asked for
+        let nobody = GcpCredential {
+            bearer: String::new(),
+        };
+        return builder.with_credentials(Arc::new(StaticCredentialProvider::new(nobody)));
     }
     let from_environment: Vec<_> = environment
         .beginning("GOOGLE_")

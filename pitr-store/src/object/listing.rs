@@ -50,7 +50,12 @@ pub(super) async fn first_of(
     let Some(prefix) = common_prefix(keys) else {
         return Ok(None);
     };
-    let listed = bucket.list(&bucket.name(prefix), true).await?;
+    let prefix = match prefix.char_indices().last() {
+        Some((shorter, _)) if bucket.kind.listing_hides_prefix => prefix.get(..shorter),
+        _ => Some(prefix),
+    };
+    let prefix = bucket.name(prefix.unwrap_or_default());
+    let listed = bucket.list(&prefix, true).await?;
     for (place, key) in keys.iter().enumerate() {
         let name = bucket.name(key.as_str());
         if let Some((_, size, _)) = listed.objects.iter().find(|(found, ..)| *found == name) {

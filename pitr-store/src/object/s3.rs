@@ -36,6 +36,7 @@ pub(crate) fn open(rest: &str, options: &S3Options) -> Result<BucketStore, Addre
     let kind = Kind {
         conditional_parts: true,
         parts_carry_metadata: true,
+        listing_hides_prefix: false,
     };
     Ok(BucketStore::new(Bucket::new(
         Arc::new(client),
