@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{ArgGroup, Args, CommandFactory as _, Parser, ValueEnum};
+use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use pitr_console::RepositoryArguments;
 use pitr_core::{ParseSystemIdentifierError, SystemIdentifier};
 
@@ -13,11 +13,16 @@ use pitr_core::{ParseSystemIdentifierError, SystemIdentifier};
 /// As restore_command:  restore_command = 'pitr-restore %f %p'
 ///
 /// To a point in time:  pitr-restore --to DIR --target-time '2026-11-20 14:30:00+01'
+///
+/// What happened:       pitr-restore find --dropped
 #[derive(Debug, Parser)]
 #[command(
     name = "pitr-restore",
     version,
-    override_usage = "pitr-restore [OPTIONS] %f %p\n       pitr-restore [OPTIONS] --to DIR [TARGET]",
+    subcommand_negates_reqs = true,
+    subcommand_precedence_over_arg = true,
+    disable_help_subcommand = true,
+    override_usage = "pitr-restore [OPTIONS] %f %p\n       pitr-restore [OPTIONS] --to DIR [TARGET]\n       pitr-restore [OPTIONS] find [RANGE]",
     after_help = "Exit codes of %f %p: 0 fetched whole; 1 proven not to exist; above 125 in any \
                   doubt, so that recovery stops instead of ending early.\n\
                   Exit codes of --to: 0 done; 1 failed or refused; 2 wrong usage."
@@ -27,7 +32,7 @@ pub(crate) struct Arguments {
     pub(crate) repository: RepositoryArguments,
 
     /// Cluster in the repository [default: that of the data directory, or the only one]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", global = true)]
     pub(crate) system_identifier: Option<String>,
 
     #[command(flatten)]
@@ -35,6 +40,63 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     pub(crate) restore: RestoreArguments,
+
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Show what happened: drops, truncates, mass changes, restore points, with the way back
+    Find(FindArguments),
+}
+
+/// `pitr-restore find`.
+#[derive(Debug, Args)]
+pub(crate) struct FindArguments {
+    /// Search from here on: a time, an LSN or the name of a segment [default: the whole archive]
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) from: Option<String>,
+
+    /// Search up to here
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) until: Option<String>,
+
+    /// Timeline to search, with those it branched off from [default: the latest]
+    #[arg(long, value_name = "TLI")]
+    pub(crate) timeline: Option<String>,
+
+    /// Only what was dropped or truncated; summaries say where, so that little is read
+    #[arg(long)]
+    pub(crate) dropped: bool,
+
+    /// Only what happened to this table: name, schema.name or database.schema.name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) table: Option<String>,
+
+    /// Only this transaction, and everything that it did
+    #[arg(long, value_name = "XID")]
+    pub(crate) xid: Option<String>,
+
+    /// Rows of a table from which on a DELETE or UPDATE is shown [default: 1000]
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) min_rows: Option<u64>,
+
+    /// Seconds from which on a transaction is called long
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) long: u64,
+
+    /// MiB of log from which on a transaction is called large
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    pub(crate) large: u64,
+
+    /// Seconds without a commit from which on it was quiet
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) quiet: u64,
+
+    /// Report in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 impl Arguments {
@@ -70,7 +132,7 @@ pub(crate) struct FetchArguments {
 #[derive(Debug, Args)]
 #[command(
     next_help_heading = "Restoring a cluster",
-    group = ArgGroup::new("target").args(["target_time", "target_lsn", "target_xid", "target_name", "target_immediate"])
+    group = ArgGroup::new("target").args(["target_time", "target_lsn", "target_xid", "target_name", "target_immediate", "before"])
 )]
 pub(crate) struct RestoreArguments {
     /// Data directory to make: absent or empty, or with --delta one of the same cluster
@@ -96,6 +158,10 @@ pub(crate) struct RestoreArguments {
     /// Recover to the end of the base backup, and no further
     #[arg(long, requires = "to")]
     pub(crate) target_immediate: bool,
+
+    /// Recover to just before something that "pitr-restore find" has told of, by its id or LSN
+    #[arg(long, value_name = "ID", requires = "to")]
+    pub(crate) before: Option<String>,
 
     /// Stop just before the target instead of just after it (time, LSN, xid)
     #[arg(long, requires = "target")]
@@ -191,14 +257,23 @@ pub(crate) fn parse(
 /// clearly ask for a restore or for help is treated as a `restore_command`,
 /// whose wrong usage PostgreSQL must not take for "no such file".
 pub(crate) fn is_for_a_person(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> bool {
+    let mut may_be_verb = true;
     words.into_iter().any(|word| {
         let word = word.as_ref();
-        ["--to", "--help", "-h", "--version", "-V"]
+        let bytes = word.as_encoded_bytes();
+        let is_flag = ["--to", "--help", "-h", "--version", "-V"]
             .iter()
             .any(|flag| word == *flag)
-            || word.as_encoded_bytes().starts_with(b"--to=")
+            || bytes.starts_with(b"--to=");
+        let is_verb = may_be_verb && VERBS.iter().any(|verb| word == *verb);
+        // the first word that is neither an option nor may be the value of one
+        may_be_verb &= bytes.starts_with(b"-");
+        is_flag || is_verb
     })
 }
+
+/// Words that name what a person asks for; no file of the log is called so.
+const VERBS: [&str; 1] = ["find"];
 
 #[cfg(test)]
 mod tests {
@@ -246,5 +321,20 @@ mod tests {
         assert!(!is_for_a_person(["--too", "/d"]));
         assert!(!is_for_a_person([] as [&str; 0]));
         assert!(!is_for_a_person(["X", "pg_wal/--to"]));
+        assert!(is_for_a_person(["find", "--from"]));
+        assert!(!is_for_a_person(["X", "find"]));
+    }
+
+    #[test]
+    fn a_verb_is_a_verb_wherever_the_repository_is_named() {
+        for words in [
+            &["--repo", "/r", "find", "--dropped"][..],
+            &["find", "--repo", "/r", "--dropped"],
+        ] {
+            let find = parse(words).unwrap();
+            assert_eq!(find.repository.repo, ["/r"]);
+            assert!(matches!(find.verb, Some(Verb::Find(find)) if find.dropped));
+        }
+        assert!(parse(&["find", "--to", "/d"]).is_err());
     }
 }

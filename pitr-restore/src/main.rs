@@ -3,6 +3,7 @@
 mod arguments;
 mod asking_server;
 mod configuration;
+mod find;
 mod hook;
 mod lay_down;
 mod layout;
@@ -25,7 +26,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use pitr_console::{Console, Exit, Failure, guard};
 
-use arguments::{Arguments, is_for_a_person};
+use arguments::{Arguments, Verb, is_for_a_person};
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
@@ -44,9 +45,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, console: Console) -> Exit {
-    match &arguments.restore.to {
-        Some(to) => restore::run(arguments, to, console),
-        None => hook::run(arguments, console),
+    match (&arguments.verb, &arguments.restore.to) {
+        (Some(Verb::Find(find)), _) => find::run(arguments, find, console),
+        (None, Some(to)) => restore::run(arguments, to, console),
+        (None, None) => hook::run(arguments, console),
     }
 }
 

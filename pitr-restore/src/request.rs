@@ -14,6 +14,7 @@ use pitr_core::{
 use pitr_store::backup::{Label, ParseLabelError};
 
 use crate::arguments::{ActionArgument, Arguments, RoleArgument};
+use crate::find::before::{FindingId, ParseFindingIdError};
 
 /// A restore, with every word of the command line turned into what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(crate) struct RestoreRequest {
     pub(crate) system_identifier: Option<SystemIdentifier>,
     /// Where to stop.
     pub(crate) target: RecoveryTarget,
+    /// Before what to stop, where that was named: `target` follows from it.
+    pub(crate) before: Option<FindingId>,
     /// The target's time in the zone it was given in, for people.
     pub(crate) target_time: Option<PointInTime>,
     /// Along which timeline.
@@ -73,6 +76,9 @@ pub(crate) enum RequestError {
     /// `--target-xid`.
     #[error("--target-xid: {0}")]
     Xid(ParseTransactionIdError),
+    /// `--before`.
+    #[error("--before: {0}")]
+    Before(ParseFindingIdError),
     /// `--target-name`.
     #[error("--target-name: {0}")]
     Name(RestorePointNameError),
@@ -106,6 +112,7 @@ impl Explain for RequestError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Time(error) => error.hint(),
+            Self::Before(error) => error.hint(),
             Self::Name(_) | Self::Lsn(_) | Self::Xid(_) | Self::Timeline(_) => None,
             Self::Directory { .. } => Some("Name the data directory to make.".to_owned()),
             Self::SystemIdentifier(_) | Self::Backup(_) => {
@@ -144,7 +151,15 @@ impl RestoreRequest {
             .as_deref()
             .map(|text| PointInTime::parse(text, now).map_err(RequestError::Time))
             .transpose()?;
-        let kind = if let Some(time) = &target_time {
+        let before: Option<FindingId> = restore
+            .before
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(RequestError::Before)?;
+        let kind = if let Some(FindingId(lsn)) = before {
+            RecoveryTargetKind::Lsn(lsn)
+        } else if let Some(time) = &target_time {
             RecoveryTargetKind::Time(Timestamp::from_datetime(time.utc()))
         } else if let Some(text) = &restore.target_lsn {
             RecoveryTargetKind::Lsn(text.parse().map_err(RequestError::Lsn)?)
@@ -160,7 +175,7 @@ impl RestoreRequest {
         };
         let target = RecoveryTarget {
             kind,
-            inclusive: !restore.exclusive,
+            inclusive: !restore.exclusive && before.is_none(),
         };
         let may_exclude = matches!(
             target.kind,
@@ -175,6 +190,7 @@ impl RestoreRequest {
                 .system_identifier()
                 .map_err(RequestError::SystemIdentifier)?,
             target,
+            before,
             target_time,
             timeline: restore
                 .target_timeline
@@ -289,6 +305,7 @@ mod tests {
         );
         assert_eq!(target(&["--target-lsn", "0/5000028"]), "LSN 0/5000028");
         assert_eq!(target(&["--target-xid", "742"]), "transaction 742");
+        assert_eq!(target(&["--before", "4022C10"]), "LSN 0/4022C10, exclusive");
         assert_eq!(target(&["--target-name", "it's"]), "restore point \"it's\"");
         assert_eq!(target(&["--target-immediate"]), "first consistent point");
     }
@@ -301,6 +318,7 @@ mod tests {
         assert!(refused(&["--target-timeline", "0"]).starts_with("--target-timeline: "));
         assert!(refused(&["--target-name", "x", "--exclusive"]).contains("no meaning"));
         assert!(refused(&["--backup", "yesterday"]).starts_with("--backup: "));
+        assert!(refused(&["--before", "the drop"]).starts_with("--before: "));
     }
 
     #[test]

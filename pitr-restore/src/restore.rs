@@ -7,12 +7,16 @@ use chrono::Utc;
 use pitr_console::{
     ByteCount, Console, Elapsed, Exit, Failure, Progress, Settings, choose_cluster, open_repository,
 };
+use pitr_core::RecoveryTargetTimeline;
 use pitr_store::Cluster;
 use pitr_store::backup::BackupReader;
 use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
 use crate::configuration::{Configured, configure};
+use crate::find::before::{BeforeFinding, FindingId};
+use crate::find::ground::Ground;
+use crate::find::reach::just_before;
 use crate::lay_down::marker::MARKER;
 use crate::lay_down::{Comparison, Swept, UnfinishedCluster, survey};
 use crate::layout::Layout;
@@ -56,6 +60,14 @@ fn restore(
     let repository = open_repository(&settings)?;
     repository.unlock()?;
     let cluster = choose_cluster(&repository, request.system_identifier)?;
+    let named;
+    let request = match request.before {
+        None => request,
+        Some(id) => {
+            named = before(&cluster, request, id, settings.threads, console)?;
+            &named
+        }
+    };
     let (reader, plan) = plan(&cluster, request, console)?;
     let layout = Layout::arrange(&reader, request)?;
     if layout.directory.is_occupied() {
@@ -167,6 +179,33 @@ fn restore(
         None => Ok(()),
         Some(reached) => result(console, &reached.text()),
     }
+}
+
+/// Looks up what `--before` names, and aims at the moment before it.
+fn before(
+    cluster: &Cluster,
+    request: &RestoreRequest,
+    id: FindingId,
+    threads: usize,
+    console: Console,
+) -> Result<RestoreRequest, Failure> {
+    let ground = Ground::survey(cluster, request.timeline, console)?;
+    let found = BeforeFinding::look_up(&ground, id, threads, console)?;
+    console.log(format!(
+        "at {}: {}; recovery stops just before LSN {}",
+        id.0,
+        found.what(),
+        found.safe_lsn
+    ));
+    Ok(RestoreRequest {
+        target: just_before(found.safe_lsn),
+        // the timeline that was searched
+        timeline: match request.timeline {
+            RecoveryTargetTimeline::Latest => RecoveryTargetTimeline::Id(ground.timeline()),
+            named => named,
+        },
+        ..request.clone()
+    })
 }
 
 /// Chooses a backup and proves the way from it to the target.

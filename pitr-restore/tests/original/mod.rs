@@ -148,6 +148,18 @@ impl Original {
         command
     }
 
+    /// A verb of `pitr-restore` as the server's user.
+    pub(crate) fn restore_verb(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(&self.restore);
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .arg("--repo")
+            .arg(&self.repository)
+            .args(words);
+        run(command)
+    }
+
     /// Restores and starts a copy.
     pub(crate) fn restored(&self, name: &str, arguments: &[&str]) -> Cluster {
         let to = self.place(name);
