@@ -7,6 +7,7 @@
 //!
 //! Source: `RestoreArchivedFile`, src/backend/access/transam/xlogarchive.c.
 
+mod archives;
 mod delivery;
 mod failure;
 mod followed;
@@ -17,13 +18,14 @@ use std::time::Duration;
 use pitr_console::{Console, Exit, Explain as _, Failure, Settings};
 use pitr_core::{
     ParseSystemIdentifierError, ParseTimelineIdError, SegmentName, SystemIdentifier,
-    TimelineHistory, TimelineId, WalFileName, WalFileNameError,
+    TimelineHistory, TimelineId, WalFileName, WalFileNameError, WalSegmentSize,
 };
 use pitr_store::wal::{FetchError, WalArchive};
-use pitr_store::{Cluster, Repository, open_store};
+use pitr_store::{RepositorySet, open_store};
 
 use crate::arguments::Arguments;
 use crate::asking_server::AskingServer;
+use archives::Archives;
 use delivery::Delivery;
 use failure::HookFailure;
 use followed::{Branch, Followed, Standing};
@@ -143,13 +145,21 @@ fn answer(
     console: Console,
 ) -> Result<Answer, HookFailure> {
     let settings = Settings::load(&request.arguments.repository)?;
-    let store = open_store(settings.repository()?, &settings.stores)?;
-    let repository = Repository::open_with(store, &settings.keys)?;
-    // also where the file turns out to be absent: a key that is missing must
-    // not show in the middle of a recovery
-    repository.unlock()?;
-    let Some(cluster) = find_cluster(&repository, request, server)? else {
-        let location = repository.location();
+    let stores = settings
+        .repositories()?
+        .into_iter()
+        .map(|address| open_store(address, &settings.stores))
+        .collect::<Result<Vec<_>, _>>()?;
+    let asked = match (request.system_identifier, server) {
+        (Some(named), _) => Some(named),
+        (None, Some(server)) => Some(server.system_identifier()?),
+        (None, None) => None,
+    };
+    let set = RepositorySet::new(stores, None).with_keys(settings.keys.clone());
+    // the order of the setting: the first that has a file serves it
+    let archives = Archives::new(set, asked, console);
+    let Some(cluster) = archives.identity()? else {
+        let location = archives.location();
         if !is_standby {
             return Err(HookFailure::EmptyRepository { location });
         }
@@ -158,7 +168,6 @@ fn answer(
         console.warn(message, None, None);
         return Ok(Answer::Absent);
     };
-    let wal = cluster.wal();
     match request.name {
         WalFileName::Segment(segment) => {
             // pg_rewind reads the log of a server at rest, along no timeline but that server's own
@@ -167,53 +176,19 @@ fn answer(
                 server => server,
             };
             let segment_request = SegmentRequest {
-                wal: &wal,
+                archives: &archives,
                 segment,
+                size: cluster.segment_size,
                 server,
                 is_standby,
                 destination: &request.destination,
                 console,
             };
-            segment_request.answer(&followed(request.timeline, server, &wal)?)
+            segment_request.answer(&followed(request.timeline, server, &archives)?)
         }
         name @ (WalFileName::History(_) | WalFileName::Backup { .. } | WalFileName::Partial(_)) => {
-            deliver(&wal, &name, &request.destination, console)
+            deliver(&archives, &name, &request.destination, console)
         }
-    }
-}
-
-/// The cluster whose file it is: the one named, else that of the asking
-/// server, else the only one. `None` where the repository holds none at all.
-fn find_cluster(
-    repository: &Repository,
-    request: &Request<'_>,
-    server: Option<&AskingServer>,
-) -> Result<Option<Cluster>, HookFailure> {
-    let asked = match (request.system_identifier, server) {
-        (Some(named), _) => Some(named),
-        (None, Some(server)) => Some(server.system_identifier()?),
-        (None, None) => None,
-    };
-    if let Some(asked) = asked
-        && let Some(cluster) = repository.cluster(asked)?
-    {
-        return Ok(Some(cluster));
-    }
-    let mut clusters = repository.clusters()?;
-    let known = || {
-        clusters
-            .iter()
-            .map(|cluster| cluster.identity().system_identifier)
-            .collect()
-    };
-    match (asked, clusters.len()) {
-        (_, 0) => Ok(None),
-        (Some(asked), _) => Err(HookFailure::UnknownCluster {
-            asked,
-            known: known(),
-        }),
-        (None, 1) => Ok(clusters.pop()),
-        (None, _) => Err(HookFailure::SeveralClusters { known: known() }),
     }
 }
 
@@ -221,7 +196,7 @@ fn find_cluster(
 fn followed(
     named: Option<TimelineId>,
     server: Option<&AskingServer>,
-    wal: &WalArchive,
+    archives: &Archives,
 ) -> Result<Followed, HookFailure> {
     let kept = match server {
         Some(server) => server.histories()?,
@@ -235,9 +210,10 @@ fn followed(
     };
     let history = match kept.iter().find(|line| line.timeline() == timeline) {
         Some(line) => line.clone(),
-        None => wal
-            .history(timeline)
-            .map_err(HookFailure::Fetch)?
+        None => archives
+            .first(&format!("the history of timeline {timeline}"), |wal| {
+                wal.history(timeline).map_err(HookFailure::Fetch)
+            })?
             // never archived: then recovery begins on it, and has no branch behind it
             .unwrap_or_else(|| TimelineHistory::root(timeline)),
     };
@@ -246,8 +222,9 @@ fn followed(
 
 /// A request for a segment, whose place on the timeline's path decides.
 struct SegmentRequest<'a> {
-    wal: &'a WalArchive,
+    archives: &'a Archives,
     segment: SegmentName,
+    size: WalSegmentSize,
     server: Option<&'a AskingServer>,
     is_standby: bool,
     destination: &'a Path,
@@ -257,11 +234,11 @@ struct SegmentRequest<'a> {
 impl SegmentRequest<'_> {
     fn answer(&self, followed: &Followed) -> Result<Answer, HookFailure> {
         let segment = self.segment;
-        let size = self.wal.cluster().segment_size;
+        let size = self.size;
         match followed.standing(&segment, size)? {
             Standing::OnPath { last, branch } => {
                 let name = WalFileName::Segment(segment);
-                match deliver(self.wal, &name, self.destination, self.console)? {
+                match deliver(self.archives, &name, self.destination, self.console)? {
                     Answer::Fetched => Ok(Answer::Fetched),
                     Answer::Absent => self.without_it(last, branch),
                 }
@@ -293,7 +270,9 @@ impl SegmentRequest<'_> {
                 switch_lsn,
                 child,
                 followed,
-            } => match self.wal.locate(&WalFileName::Segment(child))? {
+            } => match self.archives.first(&format!("segment {child}"), |wal| {
+                Ok(wal.locate(&WalFileName::Segment(child))?)
+            })? {
                 Some(_) => Err(HookFailure::ChildPresent {
                     segment,
                     child,
@@ -320,8 +299,9 @@ impl SegmentRequest<'_> {
             return Ok(Answer::Absent);
         }
         let segment = self.segment;
-        let size = self.wal.cluster().segment_size;
-        let later = self.last_of_timeline()?.filter(|last| *last > segment);
+        let size = self.size;
+        let last_segment = self.archives.last_of_timeline(segment.timeline())?;
+        let later = last_segment.filter(|last| *last > segment);
         if later.is_none() && branch.is_none() {
             if last && self.deliver_partial()? {
                 return Ok(Answer::Fetched);
@@ -358,14 +338,9 @@ impl SegmentRequest<'_> {
         }
     }
 
-    fn last_of_timeline(&self) -> Result<Option<SegmentName>, HookFailure> {
-        let ranges = self.wal.ranges(self.segment.timeline())?;
-        Ok(ranges.last().map(|range| range.last))
-    }
-
     fn deliver_partial(&self) -> Result<bool, HookFailure> {
         let name = WalFileName::Partial(self.segment);
-        if deliver(self.wal, &name, self.destination, self.console)? == Answer::Absent {
+        if deliver(self.archives, &name, self.destination, self.console)? == Answer::Absent {
             return Ok(false);
         }
         self.console.log(format!(
@@ -377,8 +352,24 @@ impl SegmentRequest<'_> {
     }
 }
 
-/// Puts a stored file to its destination, whole and checked.
+/// Puts a stored file to its destination, whole and checked, from the first
+/// repository that has it so.
 fn deliver(
+    archives: &Archives,
+    name: &WalFileName,
+    destination: &Path,
+    console: Console,
+) -> Result<Answer, HookFailure> {
+    let fetched = archives.first(&name.to_string(), |wal| {
+        match deliver_from(wal, name, destination, console)? {
+            Answer::Fetched => Ok(Some(Answer::Fetched)),
+            Answer::Absent => Ok(None),
+        }
+    })?;
+    Ok(fetched.unwrap_or(Answer::Absent))
+}
+
+fn deliver_from(
     wal: &WalArchive,
     name: &WalFileName,
     destination: &Path,

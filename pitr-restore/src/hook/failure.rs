@@ -1,5 +1,7 @@
 //! Why the hook has no answer.
 
+use std::sync::Arc;
+
 use pitr_console::{Explain, SettingsError};
 use pitr_core::{Lsn, SegmentName, SystemIdentifier, TimelineId, WalFileNameError};
 use pitr_store::wal::FetchError;
@@ -127,12 +129,57 @@ pub(crate) enum HookFailure {
         /// Where the branch lies.
         switch_lsn: Lsn,
     },
+    /// Two of the repositories are of different clusters.
+    #[error(
+        "repository \"{location}\" is of cluster {found}, another one that is named is of cluster {expected}"
+    )]
+    OtherCluster {
+        /// The repository.
+        location: String,
+        /// Whose log another one holds.
+        expected: SystemIdentifier,
+        /// Whose log it holds.
+        found: SystemIdentifier,
+    },
+    /// None of the repositories has it, and some could not say so.
+    #[error(
+        "{what} was not found, and {} of {repositories} repositories gave no answer: {}",
+        unanswered.len(), reasons(unanswered)
+    )]
+    Unproven {
+        /// What was asked for.
+        what: String,
+        /// How many were asked.
+        repositories: usize,
+        /// Those that gave no answer.
+        unanswered: Vec<Unanswered>,
+    },
+    /// The failure of a repository, which stays known for further questions.
+    #[error(transparent)]
+    Shared(Arc<HookFailure>),
     /// The file is there but cannot be read whole.
     #[error(transparent)]
     Fetch(FetchError),
     /// The file cannot be put where it is wanted.
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
+}
+
+/// A repository that gave no answer.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    /// Where it is.
+    pub(crate) location: String,
+    /// Why.
+    pub(crate) failure: Arc<HookFailure>,
+}
+
+fn reasons(unanswered: &[Unanswered]) -> String {
+    let reasons: Vec<String> = unanswered
+        .iter()
+        .map(|one| format!("\"{}\": {}", one.location, one.failure))
+        .collect();
+    reasons.join("; ")
 }
 
 impl HookFailure {
@@ -150,6 +197,10 @@ impl HookFailure {
             | Self::Undecided { .. }
             | Self::ChildMissing { .. }
             | Self::ChildPresent { .. } => true,
+            Self::Shared(failure) => failure.may_pass(),
+            Self::Unproven { unanswered, .. } => {
+                unanswered.iter().any(|one| one.failure.may_pass())
+            }
             Self::Repository(error) => {
                 matches!(error, RepositoryError::NotARepository { .. })
                     || error.store_error().is_some()
@@ -163,6 +214,7 @@ impl HookFailure {
             | Self::EmptyRepository { .. }
             | Self::UnknownCluster { .. }
             | Self::SeveralClusters { .. }
+            | Self::OtherCluster { .. }
             | Self::Hole { .. }
             | Self::HoleBeforeBranch { .. }
             | Self::ForeignSegment { .. } => false,
@@ -180,6 +232,18 @@ impl Explain for HookFailure {
                 .join(", ")
         };
         match self {
+            Self::Shared(failure) => failure.hint(),
+            Self::OtherCluster { .. } => {
+                Some("Repositories that are named together must be of the same cluster.".to_owned())
+            }
+            Self::Unproven { unanswered, .. } => {
+                let first = unanswered.first().and_then(|one| one.failure.hint());
+                Some(format!(
+                    "{}Recovery goes on when they answer; one that is lost for good must be taken \
+                     out of the setting.",
+                    first.map_or_else(String::new, |hint| hint + " ")
+                ))
+            }
             Self::Settings(error) => error.hint(),
             Self::Address(error) => error.hint(),
             Self::Repository(error) => error.hint(),
