@@ -82,3 +82,59 @@ pub fn choose_cluster(
         }
     }
 }
+
+/// The cluster that the user named, or the only one, in each of
+/// `repositories` that knows it.
+///
+/// # Errors
+/// As [`choose_cluster`]; and where two repositories that are named together
+/// are not of the same cluster.
+pub fn choose_clusters(
+    repositories: &[Repository],
+    system_identifier: Option<SystemIdentifier>,
+) -> Result<Vec<Cluster>, Failure> {
+    if let [one] = repositories {
+        return Ok(vec![choose_cluster(one, system_identifier)?]);
+    }
+    let mut chosen: Vec<Cluster> = Vec::new();
+    let mut failure = None;
+    for repository in repositories {
+        let wanted =
+            system_identifier.or_else(|| chosen.first().map(|c| c.identity().system_identifier));
+        // one in which nothing was archived yet has nothing to say
+        if repository.clusters()?.is_empty() {
+            continue;
+        }
+        let cluster = match choose_cluster(repository, wanted) {
+            Ok(cluster) => cluster,
+            Err(first) if chosen.is_empty() => {
+                failure.get_or_insert(first);
+                continue;
+            }
+            Err(other) => {
+                return Err(other.with_hint(
+                    "Repositories that are named together must be of the same cluster.",
+                ));
+            }
+        };
+        if let Some(first) = chosen
+            .first()
+            .filter(|c| c.identity() != cluster.identity())
+        {
+            return Err(Failure::new(format!(
+                "\"{}\" knows cluster {} otherwise than \"{}\"",
+                repository.location(),
+                cluster.identity().system_identifier,
+                first.store().location()
+            ))
+            .with_hint("They differ in the version of PostgreSQL or the size of segments."));
+        }
+        chosen.push(cluster);
+    }
+    match (chosen.is_empty(), failure) {
+        (_, Some(failure)) => Err(failure),
+        (false, None) => Ok(chosen),
+        (true, None) => Err(Failure::new("the repositories hold no cluster yet")
+            .with_hint("The first segment or backup that is stored claims them for its cluster.")),
+    }
+}

@@ -17,6 +17,7 @@ mod restore;
 mod restore_command;
 mod role;
 mod settings_file;
+mod sources;
 mod start;
 mod target_directory;
 mod unarchived;

@@ -4,9 +4,7 @@
 use std::path::Path;
 
 use chrono::Utc;
-use pitr_console::{
-    ByteCount, Console, Elapsed, Exit, Failure, Progress, Settings, choose_cluster, open_repository,
-};
+use pitr_console::{ByteCount, Console, Elapsed, Exit, Failure, Progress, Settings};
 use pitr_core::RecoveryTargetTimeline;
 use pitr_store::Cluster;
 use pitr_store::backup::BackupReader;
@@ -21,7 +19,7 @@ use crate::lay_down::marker::MARKER;
 use crate::lay_down::{Comparison, Swept, UnfinishedCluster, survey};
 use crate::layout::Layout;
 use crate::plan::choice::{Wish, choose};
-use crate::plan::inventory::{Inventory, brought_segments};
+use crate::plan::inventory::brought_segments;
 use crate::plan::report::PlanReport;
 use crate::plan::{RecoveryPlan, prove};
 use crate::port;
@@ -29,6 +27,7 @@ use crate::recovery_settings::RecoverySettings;
 use crate::request::RestoreRequest;
 use crate::restore_command::RestoreCommand;
 use crate::role::{Machine, Role, RoleChoice};
+use crate::sources::Sources;
 use crate::start::tools::ServerTools;
 use crate::start::{Expected, Reached, Start};
 use crate::unarchived;
@@ -57,21 +56,19 @@ fn restore(
     console: Console,
 ) -> Result<(), Failure> {
     let settings = Settings::load(&arguments.repository)?;
-    let repository = open_repository(&settings)?;
-    repository.unlock()?;
-    let cluster = choose_cluster(&repository, request.system_identifier)?;
+    let mut sources = Sources::open(&settings, request.system_identifier, console)?;
     let named;
     let request = match request.before {
         None => request,
         Some(id) => {
-            named = before(&cluster, request, id, settings.threads, console)?;
+            named = before(sources.first()?, request, id, settings.threads, console)?;
             &named
         }
     };
-    let (reader, plan) = plan(&cluster, request, console)?;
+    let (reader, plan) = plan(&mut sources, request, console)?;
     let layout = Layout::arrange(&reader, request)?;
     if layout.directory.is_occupied() {
-        unarchived::check(layout.directory.path(), &cluster.wal())?;
+        unarchived::check(layout.directory.path(), &sources.archives())?;
     }
     let info = reader.info();
     let tools = if arguments.restore.start {
@@ -93,10 +90,19 @@ fn restore(
         info.system_identifier,
         plan.choice.timeline,
     )?;
-    command.try_out(layout.owner.as_ref())?;
+    sources
+        .command_to_try(&command, |repositories| {
+            RestoreCommand::new(
+                &settings,
+                repositories,
+                info.system_identifier,
+                plan.choice.timeline,
+            )
+        })?
+        .try_out(layout.owner.as_ref())?;
 
     let report = PlanReport {
-        repository: repository.location(),
+        repository: reader.repository_location(),
         info,
         plan: &plan,
         request,
@@ -150,6 +156,7 @@ fn restore(
         recorded: &info.settings,
     };
     let configured = lay_down(&reader, &layout, &recovery, settings.threads, console)
+        .map_err(|failure| elsewhere(failure, &sources.others_with(&reader)))
         .map_err(|failure| how_to_continue(failure, &layout))?;
     tell(&configured, &layout, role, tools.is_some(), console);
     let reached = match &tools {
@@ -210,11 +217,11 @@ fn before(
 
 /// Chooses a backup and proves the way from it to the target.
 fn plan(
-    cluster: &Cluster,
+    sources: &mut Sources,
     request: &RestoreRequest,
     console: Console,
 ) -> Result<(BackupReader, RecoveryPlan), Failure> {
-    let inventory = Inventory::take(cluster)?;
+    let inventory = sources.inventory(console)?;
     for damaged in &inventory.damaged_backups {
         let message = format!(
             "base backup {} is passed over: {}",
@@ -234,10 +241,7 @@ fn plan(
     };
     let choice = choose(&inventory.backups, &inventory.histories, &wish)?;
     let label = choice.backup.label;
-    let reader = cluster
-        .backups()
-        .open(label)?
-        .ok_or_else(|| Failure::new(format!("base backup {label} was removed meanwhile")))?;
+    let reader = sources.open_backup(label, console)?;
     let brought = brought_segments(&reader);
     let plan = prove(choice, &request.target, &inventory.wal, &brought)?;
     Ok((reader, plan))
@@ -307,6 +311,19 @@ fn delta_json(comparison: &Comparison, swept: &Swept) -> Value {
         "written_bytes": comparison.other_bytes,
         "deleted_files": swept.files,
     })
+}
+
+/// Where the same backup can be had, if it was the copy that failed.
+fn elsewhere(failure: Failure, others: &[String]) -> Failure {
+    let Some(other) = others.first() else {
+        return failure;
+    };
+    let before = failure
+        .hint()
+        .map_or_else(String::new, |hint| format!("{hint}\n"));
+    failure.with_hint(format!(
+        "{before}Repository \"{other}\" has the same backup: where this copy is at fault, name that one first with --repo."
+    ))
 }
 
 /// What a failed restore leaves, and what to do about it.

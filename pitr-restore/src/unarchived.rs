@@ -52,12 +52,12 @@ impl Explain for UnarchivedError {
 }
 
 /// Refuses a data directory with segments that its server wanted to archive and
-/// that `archive` does not hold.
+/// that none of the `archives` holds.
 ///
 /// A `pg_wal` that is a link is taken away as a link, and its segments stay.
 ///
 /// Source: `XLogArchiveNotify`, src/backend/access/transam/xlogarchive.c.
-pub(crate) fn check(data_directory: &Path, archive: &WalArchive) -> Result<(), Failure> {
+pub(crate) fn check(data_directory: &Path, archives: &[WalArchive]) -> Result<(), Failure> {
     let pg_wal = data_directory.join("pg_wal");
     if !std::fs::symlink_metadata(&pg_wal).is_ok_and(|found| found.is_dir()) {
         return Ok(());
@@ -65,7 +65,7 @@ pub(crate) fn check(data_directory: &Path, archive: &WalArchive) -> Result<(), F
     let mut names = Vec::new();
     for name in ready(&pg_wal)? {
         let text = name.to_string();
-        if pg_wal.join(&text).exists() && archive.locate(&name)?.is_none() {
+        if pg_wal.join(&text).exists() && !is_in_any(archives, &name)? {
             names.push(text);
         }
     }
@@ -78,6 +78,15 @@ pub(crate) fn check(data_directory: &Path, archive: &WalArchive) -> Result<(), F
         names,
     }
     .into())
+}
+
+fn is_in_any(archives: &[WalArchive], name: &WalFileName) -> Result<bool, Failure> {
+    for archive in archives {
+        if archive.locate(name)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Segments, whole or partial, that wait to be archived.

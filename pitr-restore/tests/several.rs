@@ -134,7 +134,11 @@ fn a_standby_is_told_1_with_a_warning_while_one_is_away() {
     pair.unmount(1);
     let outcome = pair.fetch(TWO);
     outcome.is_refused(1, "WARNING:");
-    assert!(outcome.stderr.contains("gave no answer"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("gave no answer"),
+        "{}",
+        outcome.stderr
+    );
 }
 
 #[test]

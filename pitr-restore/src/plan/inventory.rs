@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pitr_console::Explain;
 use pitr_core::{BackupManifest, SegmentName, TimelineHistory, TimelineId, WalFileName};
 use pitr_store::backup::{
-    Archive, BackupInfo, BackupReadError, BackupReader, BackupSource, DamagedBackup,
+    Archive, BackupInfo, BackupReadError, BackupReader, BackupSource, DamagedBackup, Label,
 };
 use pitr_store::wal::FetchError;
 use pitr_store::{Cluster, StoreError};
@@ -35,6 +35,18 @@ pub(crate) enum InventoryError {
     /// A backup's description could not be read.
     #[error(transparent)]
     Backup(#[from] BackupReadError),
+    /// Two repositories tell different things of the same timeline.
+    #[error("two repositories hold different histories of timeline {timeline}")]
+    Histories {
+        /// The timeline.
+        timeline: TimelineId,
+    },
+    /// Two repositories hold different backups of one label.
+    #[error("two repositories hold different backups {label}")]
+    Backups {
+        /// The label.
+        label: Label,
+    },
 }
 
 impl Explain for InventoryError {
@@ -42,6 +54,11 @@ impl Explain for InventoryError {
         match self {
             Self::Store(error) => error.hint(),
             Self::Backup(error) => error.hint(),
+            Self::Histories { .. } | Self::Backups { .. } => Some(
+                "Name the one to restore from with --repo; \"pitr-archive sync --dry-run\" and \
+                 \"pitr-archive list\" show what each of them holds."
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -88,6 +105,52 @@ impl Inventory {
             damaged_histories,
             wal,
         })
+    }
+}
+
+impl Inventory {
+    /// Adds what another repository of the same cluster holds. What is damaged
+    /// in one and sound in the other is sound.
+    ///
+    /// # Errors
+    /// The two do not agree on a timeline's history, or on a backup.
+    pub(crate) fn join(&mut self, other: Self) -> Result<(), InventoryError> {
+        for (timeline, history) in other.histories {
+            match self.histories.get(&timeline) {
+                Some(known) if *known != history => {
+                    return Err(InventoryError::Histories { timeline });
+                }
+                Some(_) => {}
+                None => {
+                    self.histories.insert(timeline, history);
+                }
+            }
+        }
+        for backup in other.backups {
+            match self
+                .backups
+                .iter()
+                .find(|known| known.label == backup.label)
+            {
+                Some(known) if *known != backup => {
+                    return Err(InventoryError::Backups {
+                        label: backup.label,
+                    });
+                }
+                Some(_) => {}
+                None => self.backups.push(backup),
+            }
+        }
+        self.backups.sort_by_key(|backup| backup.label);
+        self.wal.join(other.wal);
+        self.damaged_histories.extend(other.damaged_histories);
+        self.damaged_backups.extend(other.damaged_backups);
+        let (histories, backups) = (&self.histories, &self.backups);
+        self.damaged_histories
+            .retain(|(timeline, _)| !histories.contains_key(timeline));
+        self.damaged_backups
+            .retain(|damaged| !backups.iter().any(|known| known.label == damaged.label));
+        Ok(())
     }
 }
 

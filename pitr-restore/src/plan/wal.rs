@@ -51,7 +51,26 @@ impl ArchivedWal {
         let of_timeline = self.ranges.entry(timeline).or_default();
         of_timeline.extend(ranges);
         of_timeline.sort_by_key(|range| *range.start());
+        // two repositories overlap
+        let mut joined: Vec<RangeInclusive<SegmentNumber>> = Vec::new();
+        for range in of_timeline.drain(..) {
+            match joined.last_mut() {
+                Some(last) if *range.start() <= last.end().next() => {
+                    *last = *last.start()..=(*last.end()).max(*range.end());
+                }
+                _ => joined.push(range),
+            }
+        }
+        *of_timeline = joined;
         self.partials.extend(partials);
+    }
+
+    /// Adds all that `other` holds.
+    pub(crate) fn join(&mut self, other: Self) {
+        for (timeline, ranges) in other.ranges {
+            self.add(timeline, ranges, []);
+        }
+        self.partials.extend(other.partials);
     }
 
     fn ranges(&self, timeline: TimelineId) -> &[RangeInclusive<SegmentNumber>] {
@@ -243,6 +262,19 @@ mod tests {
                 .missing
                 .is_some()
         );
+    }
+
+    #[test]
+    fn the_log_of_two_repositories_is_one() {
+        let mut wal = archive(&[(1, 1, 9)], &[]);
+        wal.join(archive(&[(1, 4, 5), (1, 10, 11)], &[]));
+        let coverage = follow(&wal, &straight(), None);
+        assert_eq!(coverage.end, lsn("0/C000000"));
+        assert_eq!(coverage.missing, None);
+        let mut wal = archive(&[(1, 1, 3), (1, 6, 7)], &[]);
+        wal.join(archive(&[(1, 4, 4)], &[]));
+        let missing = follow(&wal, &straight(), None).missing;
+        assert_eq!(missing.unwrap().to_string(), "000000010000000000000005");
     }
 
     #[test]

@@ -65,6 +65,12 @@ impl BackupReader {
         self.store.object_location(&self.folder)
     }
 
+    /// Where the repository is that it lies in, for messages.
+    #[must_use]
+    pub fn repository_location(&self) -> String {
+        self.store.location()
+    }
+
     /// What `backup.json` says.
     #[must_use]
     pub fn info(&self) -> &BackupInfo {
