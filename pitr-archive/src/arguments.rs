@@ -1,10 +1,11 @@
 //! The command line as it is typed.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use pitr_console::{RepositoryArguments, TransferRate};
+use pitr_console::{Failure, RepositoryArguments, TransferRate};
 use pitr_store::encryption::NewKeys;
 
 /// Archives the write-ahead log of PostgreSQL and takes base backups.
@@ -28,6 +29,25 @@ pub(crate) struct Arguments {
 
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
+}
+
+impl Arguments {
+    /// Why the command line cannot be carried out although it could be read:
+    /// of repositories on both sides of the verb only those behind it arrive
+    /// here.
+    pub(crate) fn lost_repository(
+        &self,
+        words: impl IntoIterator<Item = OsString>,
+    ) -> Option<Failure> {
+        let named = words
+            .into_iter()
+            .filter(|word| word == "--repo" || word.as_encoded_bytes().starts_with(b"--repo="))
+            .count();
+        (self.verb.is_some() && named > self.repository.repo.len()).then(|| {
+            Failure::new("--repo stands before the verb and behind it")
+                .with_hint("Give all repositories on the same side of the verb.")
+        })
+    }
 }
 
 /// `pitr-archive %p %f`.
@@ -286,6 +306,20 @@ mod tests {
             assert!(matches!(init.verb, Some(Verb::Init(_))));
             assert_eq!(init.repository.repo, ["/r"]);
         }
+    }
+
+    #[test]
+    fn no_repository_gets_lost_between_the_sides_of_the_verb() {
+        let lost = |words: &[&str]| {
+            let arguments = parse(words).unwrap();
+            arguments
+                .lost_repository(words.iter().map(OsString::from))
+                .is_some()
+        };
+        assert!(!lost(&["--repo", "/a", "--repo=/b", "list"]));
+        assert!(!lost(&["list", "--repo", "/a", "--repo=/b"]));
+        assert!(!lost(&["--repo", "/a", "pg_wal/X", "X", "--repo", "/b"]));
+        assert!(lost(&["--repo", "/a", "list", "--repo", "/b"]));
     }
 
     #[test]

@@ -29,7 +29,8 @@ use pitr_store::wal::{WalArchive, WalBytes};
 
 use crate::arguments::{BackupArguments, CheckpointMode as CheckpointArgument};
 use crate::manners::step_back;
-use crate::{manifest_proof, needed_wal, repository};
+use crate::targets::Targets;
+use crate::{manifest_proof, needed_wal};
 use clock::Skew;
 use needed_wal::Stretch;
 use server::{Archiving, Facts, Server, query_failure};
@@ -50,7 +51,7 @@ pub(crate) fn backup(
     let started = Instant::now();
     let max_rate = max_rate(arguments, settings)?;
     step_back(arguments.nice.unwrap_or(settings.nice));
-    let repository = repository::open(settings)?;
+    let targets = Targets::open(settings, console)?;
     let connection_string = arguments
         .dbname
         .as_deref()
@@ -59,7 +60,8 @@ pub(crate) fn backup(
         mut connection,
         facts,
     } = server::connect(connection_string, console)?;
-    let cluster = repository.claim(&facts.identity())?;
+    let copies = targets.claim(&facts.identity())?;
+    let cluster = &copies.first;
     warn_of_what_will_fail(&facts, console);
 
     let catalog = cluster.backups();
@@ -79,13 +81,16 @@ pub(crate) fn backup(
     )?;
     let patience = Duration::from_secs(arguments.wal_wait.unwrap_or(settings.wal_wait_seconds));
     keep_histories(&mut connection, &cluster.wal(), &needed, console)?;
-    needed_wal::wait(&cluster.wal(), &needed, patience, console)?;
+    needed_wal::wait(&copies.archives(), &needed, patience, console)?;
+    copies.complete_first(&needed)?;
 
     let Times { begun, arrived, .. } = copied.times;
     let skew = Skew::of(&manifest, begun, arrived);
     skew.warn(console);
     let details = details(&writer, facts, &manifest, skew, copied)?;
     let info = writer.commit(details)?;
+    let threads = arguments.threads.unwrap_or(settings.threads);
+    copies.spread(&info, &needed, threads, console)?;
     report(&info, started.elapsed(), arguments.json, console)
 }
 

@@ -31,7 +31,8 @@ use crate::backup::{
     MAX_MANIFEST_BYTES, backup_options, checksum_algorithm, clean_abandoned, report, source_of,
 };
 use crate::manners::step_back;
-use crate::{manifest_proof, needed_wal, repository};
+use crate::targets::Targets;
+use crate::{manifest_proof, needed_wal};
 use brought_wal::{BroughtWal, Head};
 use checked::{Checklist, Hashing};
 use source::{Source, SourceError};
@@ -46,7 +47,7 @@ pub(crate) fn import(
 ) -> Result<(), Failure> {
     let started = Instant::now();
     step_back(arguments.nice.unwrap_or(settings.nice));
-    let repository = repository::open(settings)?;
+    let targets = Targets::open(settings, console)?;
     let source = Source::find(&arguments.path).map_err(|error| source_failure(&error))?;
     let (manifest_bytes, manifest) = read_manifest(&arguments.path)?;
     let identity = Identity::read(&source)?;
@@ -56,8 +57,8 @@ pub(crate) fn import(
         identity.control.wal_segment_size,
     )?;
 
-    let cluster = repository.claim(&identity.cluster())?;
-    let catalog = cluster.backups();
+    let copies = targets.claim(&identity.cluster())?;
+    let catalog = copies.first.backups();
     clean_abandoned(&catalog, console);
     let options = backup_options(arguments.threads, arguments.parts_in_flight, settings);
     let mut writer = catalog.begin(Utc::now(), options)?;
@@ -70,14 +71,17 @@ pub(crate) fn import(
         .into_iter()
         .filter(|segment| !brought.holds(segment))
         .collect();
-    needed_wal::wait(&cluster.wal(), &elsewhere, Duration::ZERO, console)
+    needed_wal::wait(&copies.archives(), &elsewhere, Duration::ZERO, console)
         .map_err(|failure| failure.with_hint(
             "Archive the server's WAL into this repository first, or take the backup with its WAL: pg_basebackup -X stream.",
         ))?;
+    copies.complete_first(&elsewhere)?;
 
     let finished = modified(&arguments.path.join("backup_manifest"))?;
     let details = identity.details(&manifest, finished);
     let info = writer.commit(details)?;
+    let threads = arguments.threads.unwrap_or(settings.threads);
+    copies.spread(&info, &elsewhere, threads, console)?;
     report(&info, started.elapsed(), arguments.json, console)
 }
 

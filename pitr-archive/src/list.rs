@@ -2,6 +2,7 @@
 
 mod damage;
 mod report;
+mod several;
 mod text;
 
 use pitr_console::{Console, Failure, Settings};
@@ -14,6 +15,9 @@ pub(crate) fn list(
     settings: &Settings,
     console: Console,
 ) -> Result<(), Failure> {
+    if settings.repositories()?.len() > 1 {
+        return several::list(arguments, settings, console);
+    }
     let repository = repository::open(settings)?;
     let clusters = match &arguments.system_identifier {
         Some(named) => {

@@ -12,6 +12,7 @@ mod needed_wal;
 mod push;
 mod repository;
 mod sync;
+mod targets;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,11 @@ fn run() -> Exit {
         }
     };
     let console = Console::new();
+    let words = std::env::args_os().skip(1);
+    if let Some(failure) = arguments.lost_repository(words) {
+        console.fail(&failure);
+        return Exit::WrongUsage;
+    }
     match carry_out(arguments, console) {
         Ok(()) => Exit::Done,
         Err(failure) => {

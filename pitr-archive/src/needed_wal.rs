@@ -73,24 +73,42 @@ pub(crate) fn segments(
         .collect())
 }
 
-/// Those of `needed` that are not in the archive.
+/// Those of `needed` that are in none of the archives.
 pub(crate) fn missing(
-    archive: &WalArchive,
+    archives: &[WalArchive],
     needed: &[SegmentName],
 ) -> Result<Vec<SegmentName>, Failure> {
     let mut missing = Vec::new();
     for segment in needed {
-        if archive.locate(&WalFileName::Segment(*segment))?.is_none() {
+        if !is_in_any(archives, &WalFileName::Segment(*segment))? {
             missing.push(*segment);
         }
     }
     Ok(missing)
 }
 
-/// Waits until all of `needed` are in the archive; gives up when for
+/// What one of them has is there, whether the others answer or not.
+fn is_in_any(archives: &[WalArchive], name: &WalFileName) -> Result<bool, Failure> {
+    let mut failure = None;
+    for archive in archives {
+        match archive.locate(name) {
+            Ok(Some(_)) => return Ok(true),
+            Ok(None) => {}
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    match failure {
+        Some(error) => Err(error.into()),
+        None => Ok(false),
+    }
+}
+
+/// Waits until each of `needed` is in one of the archives; gives up when for
 /// `patience` none has come.
 pub(crate) fn wait(
-    archive: &WalArchive,
+    archives: &[WalArchive],
     needed: &[SegmentName],
     patience: Duration,
     console: Console,
@@ -102,7 +120,7 @@ pub(crate) fn wait(
     loop {
         let before = absent.len();
         let asked: Vec<SegmentName> = absent.iter().copied().collect();
-        absent = missing(archive, &asked)?.into_iter().collect();
+        absent = missing(archives, &asked)?.into_iter().collect();
         let Some(first) = absent.first() else {
             return Ok(());
         };

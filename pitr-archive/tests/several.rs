@@ -554,3 +554,31 @@ fn a_sync_that_is_killed_leaves_nothing_half_and_running_it_again_completes() {
     let all: Vec<u32> = (1..=12).collect();
     site.holds(1, &all);
 }
+
+#[test]
+fn list_says_how_far_each_is_behind() {
+    let site = Site::new(2);
+    site.configure(Some(1));
+    site.pushed(1);
+    site.without(1, || {
+        for number in 2..=4 {
+            assert!(site.push(number).status.success());
+        }
+        let output = site.run(&["list", "--json"]);
+        assert!(output.status.success(), "{}", said(&output));
+        let report = json(&output);
+        assert_eq!(report["repositories"].as_array().unwrap().len(), 1);
+        let away = report["unreachable"][0]["repository"].as_str().unwrap();
+        assert!(away.ends_with("r1"), "{report}");
+        assert!(said(&output).contains("gives no answer"));
+    });
+    let report = json(&site.run(&["list", "--json"]));
+    assert_eq!(report["behind"][0]["wal_files"], 0, "{report}");
+    assert_eq!(report["behind"][1]["wal_files"], 3, "{report}");
+    assert_eq!(report["behind"][1]["first_missing"], name(2), "{report}");
+    let text = site.run(&["list"]).stdout;
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("is behind by 3 WAL files"), "{text}");
+    assert!(text.contains("has all that the others have"), "{text}");
+    assert!(site.run(&["list", "--damaged"]).status.success());
+}

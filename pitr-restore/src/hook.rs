@@ -210,6 +210,8 @@ fn followed(
     };
     let history = match kept.iter().find(|line| line.timeline() == timeline) {
         Some(line) => line.clone(),
+        // has a history without a file
+        None if timeline == TimelineId::FIRST => TimelineHistory::root(timeline),
         None => archives
             .first(&format!("the history of timeline {timeline}"), |wal| {
                 wal.history(timeline).map_err(HookFailure::Fetch)

@@ -152,7 +152,9 @@ fn restore(
         role: role.role,
         port: port::choose(request.port, role.role, &reader, console)?,
         // before 15 no server reads ahead, and none knows the setting
-        no_read_ahead: plan.gap_behind && info.postgres_major.get() >= 15,
+        // ... and where a repository does not answer, what it reads may be doubtful
+        no_read_ahead: (plan.gap_behind || !sources.all_answer())
+            && info.postgres_major.get() >= 15,
         recorded: &info.settings,
     };
     let configured = lay_down(&reader, &layout, &recovery, settings.threads, console)

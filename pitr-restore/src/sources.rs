@@ -148,6 +148,11 @@ impl Sources {
             .collect()
     }
 
+    /// Whether every repository that is named has answered so far.
+    pub(crate) fn all_answer(&self) -> bool {
+        self.addresses.iter().all(|(_, answers)| *answers)
+    }
+
     /// The command that shows whether the hook works: `command` itself, or,
     /// while a repository is known not to answer, the one `of` those that do.
     pub(crate) fn command_to_try(
@@ -155,7 +160,7 @@ impl Sources {
         command: &RestoreCommand,
         of: impl FnOnce(&[&str]) -> Result<RestoreCommand, RestoreCommandError>,
     ) -> Result<RestoreCommand, RestoreCommandError> {
-        if self.addresses.iter().all(|(_, answers)| *answers) {
+        if self.all_answer() {
             return Ok(command.clone());
         }
         let answering = self.addresses.iter().filter(|(_, answers)| *answers);

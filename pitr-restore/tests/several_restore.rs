@@ -1,0 +1,176 @@
+//! A real server that archives into two repositories, and what comes back when
+//! one of them, or a part of each, is lost.
+
+#[cfg(test)]
+mod original;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use original::{Original, names, said, succeeded, values};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The server and its second repository.
+struct Doubled {
+    original: Original,
+    second: PathBuf,
+}
+
+impl Doubled {
+    fn start() -> Self {
+        let original = Original::start();
+        let second = original.place("second");
+        let doubled = Self { original, second };
+        doubled.archive_verb(&["init"]);
+        let command = doubled
+            .original
+            .cluster
+            .sql("SHOW archive_command")
+            .replace(" %p %f", &format!(" --repo {} %p %f", doubled.second()));
+        let cluster = &doubled.original.cluster;
+        cluster.execute(&format!("ALTER SYSTEM SET archive_command = '{command}'"));
+        cluster.execute("SELECT pg_reload_conf()");
+        // what went into the first one alone before
+        doubled.original.archive_all();
+        doubled.archive_verb(&["sync"]);
+        doubled
+    }
+
+    fn second(&self) -> &str {
+        self.second.to_str().unwrap()
+    }
+
+    /// With both repositories.
+    fn archive_verb(&self, words: &[&str]) {
+        let mut all = vec!["--repo", self.second()];
+        all.extend(words);
+        self.original.archive_verb(&all);
+    }
+
+    fn backup(&self) {
+        let conninfo = self.original.cluster.conninfo();
+        self.archive_verb(&["backup", "--dbname", &conninfo]);
+    }
+
+    fn restored(&self, name: &str, arguments: &[&str]) -> pitr_testbed::Cluster {
+        let mut all = vec!["--repo", self.second()];
+        all.extend(arguments);
+        self.original.restored(name, &all)
+    }
+
+    fn promoted(&self, name: &str, arguments: &[&str]) -> pitr_testbed::Cluster {
+        let cluster = self.restored(name, arguments);
+        cluster
+            .wait_for_sql("SELECT NOT pg_is_in_recovery()", LIMIT)
+            .unwrap();
+        cluster
+    }
+
+    /// The folders of timeline 1's segments in both.
+    fn segments(&self) -> [PathBuf; 2] {
+        let first = self.original.cluster_folder();
+        let name = first.file_name().unwrap();
+        [&first, &self.second.join(name)].map(|folder| folder.join("wal/00000001/00000000"))
+    }
+}
+
+fn whole_segments(folder: &Path) -> Vec<String> {
+    let mut segments = names(folder);
+    segments.retain(|name| name.len() == 24 + ".zst".len());
+    segments
+}
+
+#[test]
+fn either_repository_alone_and_the_union_of_both_bring_everything_back() {
+    let doubled = Doubled::start();
+    let original = &doubled.original;
+    doubled.backup();
+    for value in ["a", "b", "c", "d"] {
+        original.insert(value);
+        original.archive_all();
+    }
+    let [first, second] = doubled.segments();
+    assert_eq!(names(&first), names(&second));
+    let backups = |segments: &Path| names(&segments.join("../../../backups"));
+    assert_eq!(backups(&first).len(), 1);
+    assert_eq!(backups(&first), backups(&second));
+
+    // every other segment is lost in each, and the backup in the first
+    for (at, name) in whole_segments(&first).iter().enumerate() {
+        let folder = if at % 2 == 0 { &first } else { &second };
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    let lost = first.join("../../../backups").join(&backups(&first)[0]);
+    fs::remove_dir_all(&lost).unwrap();
+    let cluster = doubled.promoted("from-both", &[]);
+    assert_eq!(values(&cluster), "a,b,c,d");
+    drop(cluster);
+
+    // sync heals both
+    doubled.archive_verb(&["sync"]);
+    assert_eq!(names(&first), names(&second));
+    assert_eq!(backups(&first), backups(&second));
+    for name in whole_segments(&first) {
+        let (one, other) = (first.join(&name), second.join(&name));
+        assert!(fs::read(one).unwrap() == fs::read(other).unwrap(), "{name}");
+    }
+
+    // one is lost wholly
+    fs::rename(&original.repository, original.place("lost")).unwrap();
+    let mut alone = doubled;
+    alone.original.repository = alone.second.clone();
+    let cluster = alone.original.promoted("from-second", &[]);
+    assert_eq!(values(&cluster), "a,b,c,d");
+    drop(cluster);
+    fs::rename(&alone.second, alone.original.place("lost-too")).unwrap();
+    alone.original.repository = alone.original.place("lost");
+    let cluster = alone.original.promoted("from-first", &[]);
+    assert_eq!(values(&cluster), "a,b,c,d");
+}
+
+#[test]
+fn while_one_is_away_a_target_is_reached_and_the_end_of_the_log_is_not_assumed() {
+    let doubled = Doubled::start();
+    let original = &doubled.original;
+    doubled.backup();
+    original.insert("a");
+    original
+        .cluster
+        .execute("SELECT pg_create_restore_point('here')");
+    original.insert("b");
+    original.archive_all();
+    let away = original.place("away");
+    fs::rename(&original.repository, &away).unwrap();
+
+    let plan = original.restore(
+        &original.place("unused"),
+        &["--repo", doubled.second(), "--dry-run"],
+    );
+    succeeded(&plan);
+    assert!(said(&plan).contains("is passed over"), "{}", said(&plan));
+
+    let paused = doubled.restored("paused", &["--target-name", "here"]);
+    paused
+        .wait_for_sql("SELECT pg_is_wal_replay_paused()", LIMIT)
+        .unwrap();
+    assert_eq!(values(&paused), "a");
+    let command = paused.sql("SHOW restore_command");
+    for repository in [&original.repository, &doubled.second] {
+        assert!(command.contains(repository.to_str().unwrap()), "{command}");
+    }
+    drop(paused);
+
+    // to the end of the log: nobody can say where that is
+    let to = original.place("latest");
+    succeeded(&original.restore(&to, &["--repo", doubled.second()]));
+    let mut latest = pitr_testbed::Cluster::adopt(original.cluster.install(), &to).unwrap();
+    assert!(latest.start().is_err(), "it went into production");
+    fs::rename(&away, &original.repository).unwrap();
+    latest.start().unwrap();
+    latest
+        .wait_for_sql("SELECT NOT pg_is_in_recovery()", LIMIT)
+        .unwrap();
+    assert_eq!(values(&latest), "a,b");
+}
