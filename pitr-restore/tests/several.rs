@@ -211,6 +211,12 @@ fn a_new_repository_says_that_it_has_nothing() {
     pair.push(0, &[ONE]);
     pair.fetch(ONE).is_segment(ONE);
     pair.fetch(TWO).is_refused(1, "");
+    // alone it is hardly the one that is meant
+    let _ = fs::remove_file(pair.scratch.data.join("pg_wal/RECOVERYXLOG"));
+    pair.use_repository(1);
+    pair.scratch
+        .fetch(TWO)
+        .is_refused(200, "holds no cluster yet");
 }
 
 #[test]
