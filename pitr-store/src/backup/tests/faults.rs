@@ -9,7 +9,7 @@ use super::*;
 use crate::{Entry, Hold, ObjectMeta, ObjectWriter, Operation, StoreError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// The operation is not done, and fails.
     Before,
     /// It is done, and seems to fail.
@@ -26,9 +26,23 @@ enum Fault {
 
 /// A local store with one fault.
 #[derive(Debug)]
-struct FaultyStore {
+pub(super) struct FaultyStore {
     inner: LocalStore,
     plan: Plan,
+}
+
+impl FaultyStore {
+    /// The store in `folder`, and how many operations it was asked for.
+    pub(super) fn new(folder: &Path, fault: Fault, at: usize) -> (Arc<Self>, Arc<AtomicUsize>) {
+        let done = Arc::new(AtomicUsize::new(0));
+        let plan = Plan {
+            fault,
+            at,
+            done: Arc::clone(&done),
+        };
+        let inner = LocalStore::new(folder);
+        (Arc::new(Self { inner, plan }), done)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -146,16 +160,7 @@ impl Store for FaultyStore {
 
 /// A whole backup by way of a faulty store. Says whether the fault was reached.
 fn back_up(folder: &Path, fault: Fault, at: usize) -> (Result<BackupInfo, BackupWriteError>, bool) {
-    let done = Arc::new(AtomicUsize::new(0));
-    let plan = Plan {
-        fault,
-        at,
-        done: Arc::clone(&done),
-    };
-    let store = Arc::new(FaultyStore {
-        inner: LocalStore::new(folder),
-        plan,
-    });
+    let (store, done) = FaultyStore::new(folder, fault, at);
     let key = ObjectKey::parse("7000000000000000001/backups").unwrap();
     let catalog = BackupCatalog::new(store, key);
     let write = || {
@@ -168,7 +173,7 @@ fn back_up(folder: &Path, fault: Fault, at: usize) -> (Result<BackupInfo, Backup
     (result, done.load(Ordering::SeqCst) > at)
 }
 
-fn cluster() -> Vec<u8> {
+pub(super) fn cluster() -> Vec<u8> {
     static TAR: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
     TAR.get_or_init(|| {
         let data = TempDir::new().unwrap();

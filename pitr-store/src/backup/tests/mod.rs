@@ -1,6 +1,7 @@
 //! Base backups written and read on a real store, with real tar archives.
 
 mod catalog;
+mod copy;
 mod damage;
 mod faults;
 mod hand;
