@@ -1,6 +1,11 @@
 //! A real server that archives into two repositories, and what comes back when
 //! one of them, or a part of each, is lost.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops where something that it needs fails"
+)]
+
 #[cfg(test)]
 mod original;
 
