@@ -95,6 +95,7 @@ pub use wal::level::WalLevel;
 pub use wal::page_header::{LongHeader, PageHeader, PageHeaderError};
 pub use wal::reader::damage::{WalDamage, WalDamageKind};
 pub use wal::reader::part::RecordPart;
+pub use wal::reader::segment_scan::SegmentScan;
 pub use wal::reader::{LeadingBytes, Records, UnfinishedRecord, WalReader};
 pub use wal::record::Record;
 pub use wal::record::block_image::{BlockImage, ImageCompression};

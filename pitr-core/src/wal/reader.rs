@@ -6,6 +6,7 @@ mod page;
 pub(crate) mod part;
 mod proof;
 mod record;
+pub(crate) mod segment_scan;
 #[cfg(test)]
 pub(crate) mod test_log;
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use pitr_core::{PageHeader, Record, UnfinishedRecord, WalReader};
+use pitr_core::{
+    LogSeams, PageHeader, Record, SegmentSummary, SegmentSummaryBuilder, UnfinishedRecord,
+    WalReader,
+};
 
 use crate::segments::Segment;
 
@@ -21,7 +24,9 @@ pub(crate) fn wanted(few: usize) -> usize {
 /// the count of continued bytes where nothing is continued, and what follows a
 /// segment switch: there a change may go unnoticed. A record at the end of the
 /// run whose length has grown beyond it is noticed by the next segment, which
-/// continues another record, or none. Gives what was noticed, by kind.
+/// continues another record, or none. What reading the whole run notices, the
+/// summaries of its segments, each read by itself, must notice together. Gives
+/// what was noticed, by kind.
 pub(crate) fn every_one_is_noticed(run: &[Segment], count: usize) -> String {
     let start = run[0].number().start(run[0].size()).get();
     let mut bytes: Vec<u8> = run
@@ -30,6 +35,11 @@ pub(crate) fn every_one_is_noticed(run: &[Segment], count: usize) -> String {
         .copied()
         .collect();
     let (covered, unfinished) = covered(&run[0], start, &bytes);
+    let mut summaries: Vec<SegmentSummary> = run
+        .iter()
+        .map(|segment| summary(segment, &segment.bytes))
+        .collect();
+    assert_eq!(noticed_alone(&summaries, unfinished), None);
     let places: usize = covered.iter().map(Range::len).sum();
     let mut random = 0x9E37_79B9_7F4A_7C15u64;
     let mut kinds = std::collections::BTreeMap::<String, usize>::new();
@@ -47,6 +57,12 @@ pub(crate) fn every_one_is_noticed(run: &[Segment], count: usize) -> String {
         }
         bytes[position] ^= bit;
         let noticed = difference(run[0].reader(), &bytes, run[0].bytes.len(), unfinished);
+        let segment = position / run[0].bytes.len();
+        let begin = segment * run[0].bytes.len();
+        let changed = &bytes[begin..begin + run[0].bytes.len()];
+        let whole = std::mem::replace(&mut summaries[segment], summary(&run[segment], changed));
+        let alone = noticed_alone(&summaries, unfinished);
+        summaries[segment] = whole;
         bytes[position] ^= bit;
         let Some(kind) = noticed else {
             let lsn = start + position as u64;
@@ -56,11 +72,39 @@ pub(crate) fn every_one_is_noticed(run: &[Segment], count: usize) -> String {
             );
         };
         *kinds.entry(kind).or_default() += 1;
+        let lsn = start + position as u64;
+        let alone =
+            alone.unwrap_or_else(|| panic!("summaries tell nothing of {bit:#04X} at {lsn:X}"));
+        *kinds.entry(alone.to_owned()).or_default() += 1;
     }
     format!(
         "{count} bits of {places} bytes from {} on: {kinds:?}",
         run[0].name
     )
+}
+
+fn summary(segment: &Segment, bytes: &[u8]) -> SegmentSummary {
+    let mut builder = SegmentSummaryBuilder::new(segment.name, segment.size()).expect("a name");
+    builder.feed(bytes);
+    builder.finish()
+}
+
+/// Where the summaries show damage, or that another record is unfinished at the end.
+fn noticed_alone(
+    summaries: &[SegmentSummary],
+    unfinished: Option<UnfinishedRecord>,
+) -> Option<&'static str> {
+    if summaries.iter().any(SegmentSummary::is_damaged) {
+        return Some("in a summary");
+    }
+    let mut seams = LogSeams::default();
+    let edges = summaries.iter().filter_map(SegmentSummary::edges);
+    if edges.filter_map(|edges| seams.add(&edges)).next().is_some() {
+        return Some("between summaries");
+    }
+    let found = summaries.last().and_then(|summary| summary.unfinished);
+    let missing = |record: UnfinishedRecord| record.remaining;
+    (found.map(|found| found.missing_bytes) != unfinished.map(missing)).then_some("at the end")
 }
 
 /// The first damage, by its kind, or that another record is unfinished at the end.

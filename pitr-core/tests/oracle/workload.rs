@@ -57,8 +57,13 @@ const TRANSACTIONS: &str = "
     SELECT 1 FROM pg_switch_wal();
 ";
 
-/// A cluster with segments of 1 MiB, stopped, all of whose log is in `pg_wal`.
-pub(crate) fn written_by(install: &PostgresInstall) -> Cluster {
+/// How many segments to write at least: `PITR_TEST_ORACLE_SEGMENTS`, or a few.
+pub(crate) fn wanted(few: usize) -> usize {
+    std::env::var("PITR_TEST_ORACLE_SEGMENTS").map_or(few, |count| count.parse().expect("a number"))
+}
+
+/// A cluster with segments of 1 MiB, stopped, all of whose log is in `pg_wal`: at least so many.
+pub(crate) fn written_by(install: &PostgresInstall, least: usize) -> Cluster {
     let mut cluster = Cluster::builder(install)
         .segment_size(1 << 20)
         .setting("wal_level", "logical")
@@ -72,9 +77,15 @@ pub(crate) fn written_by(install: &PostgresInstall) -> Cluster {
     cluster.start().expect("a server");
     cluster.execute(TABLES);
     cluster.execute(TRANSACTIONS);
-    for method in compression_methods(&cluster) {
+    let methods = compression_methods(&cluster);
+    let mut rounds = 0;
+    for method in methods.iter().cycle() {
+        rounds += 1;
+        if rounds > methods.len() && segments(&cluster) > least {
+            break;
+        }
         cluster
-            .configure("wal_compression", &method)
+            .configure("wal_compression", method)
             .expect("a setting");
         cluster.reload().expect("a reload");
         cluster.execute("SELECT pg_sleep(0.2); CHECKPOINT");
@@ -97,6 +108,17 @@ pub(crate) fn written_by(install: &PostgresInstall) -> Cluster {
     cluster.execute("INSERT INTO parts SELECT n FROM generate_series(3000, 3200) n");
     cluster.stop(StopMode::Fast).expect("a stop");
     cluster
+}
+
+/// Segments that the server has written.
+fn segments(cluster: &Cluster) -> usize {
+    let count = cluster.sql("SELECT (pg_current_wal_insert_lsn() - '0/0') / 1048576");
+    let first = 1;
+    count
+        .split('.')
+        .next()
+        .and_then(|whole| whole.parse::<usize>().ok())
+        .map_or(0, |whole| whole.saturating_sub(first))
 }
 
 /// The methods that this server was built with: `on` and `off` up to 14.
