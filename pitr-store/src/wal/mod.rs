@@ -45,6 +45,7 @@ pub struct WalArchive {
     store: Arc<dyn Store>,
     folder: ObjectKey,
     cluster: ClusterIdentity,
+    scans: bool,
 }
 
 /// A file of the log as it lies in the repository.
@@ -72,7 +73,18 @@ impl WalArchive {
             store,
             folder: layout::wal_folder(cluster_folder),
             cluster,
+            scans: true,
         }
+    }
+
+    /// Pushes without reading the records, and so without summaries and without
+    /// noticing damage: for the benchmark that tells what the scan costs, and
+    /// for nothing else.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn without_scan_to_compare(mut self) -> Self {
+        self.scans = false;
+        self
     }
 
     /// Whose log it is.

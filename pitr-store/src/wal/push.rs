@@ -332,7 +332,11 @@ impl WalArchive {
                 inner: &mut writer,
                 bytes: 0,
             };
-            let mut scan = Scan::of(name, self.cluster.segment_size, self.store.as_ref());
+            let mut scan = if self.scans {
+                Scan::of(name, self.cluster.segment_size, self.store.as_ref())
+            } else {
+                Scan::Nothing
+            };
             let chunk = &mut Chunk { buffer, head_bytes };
             encode(source, chunk, codec, &mut sink, &location, &mut scan)?;
             let Scanned { summary, digest } = scan.finish();

@@ -10,8 +10,8 @@ use crate::wal::record::resource_manager::ResourceManager;
 /// Longest record that is proven together with others: for longer ones a call of its own costs little.
 const LONGEST: usize = 1024;
 
-/// Bodies are copied in blocks of this many bytes; what is too much is overwritten by what follows.
-const BLOCK: usize = 32;
+/// Bodies are copied in blocks of this many bytes, most of them in one; what is too much is overwritten by what follows.
+const BLOCK: usize = 64;
 
 /// CRC of anything that its own CRC is appended to, least significant byte first.
 const RESIDUE: u32 = 0x4867_4BC7;
@@ -80,15 +80,12 @@ impl Proof {
         let record = rest.get(..len)?;
         let (head, body) = record.split_first_chunk::<{ RecordHeader::LEN }>()?;
         let target = self.stream.get_mut(at..)?;
-        let blocks = (body.len() + BLOCK - 1) & !(BLOCK - 1);
-        match rest.get(RecordHeader::LEN..RecordHeader::LEN + blocks) {
-            Some(source) if blocks <= target.len() => {
-                let source = source.as_chunks::<BLOCK>().0;
-                let target = target.as_chunks_mut::<BLOCK>().0;
-                for (target, source) in target.iter_mut().zip(source) {
-                    *target = *source;
-                }
-            }
+        match (
+            rest.get(RecordHeader::LEN..)?.first_chunk::<BLOCK>(),
+            target.first_chunk_mut(),
+        ) {
+            // no loop and no length that could be guessed wrongly
+            (Some(source), Some(target)) if body.len() <= BLOCK => *target = *source,
             _ => target.get_mut(..body.len())?.copy_from_slice(body),
         }
         *target.get_mut(body.len()..)?.first_chunk_mut()? = *head;
