@@ -1,27 +1,22 @@
 //! Sums up a segment, and digests it, beside its compression.
 
-use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
-use std::thread::JoinHandle;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex};
 
 use pitr_core::{SegmentSummary, SegmentSummaryBuilder, WalFileName, WalSegmentSize};
 
 use crate::store::{ContentDigest, ContentHasher, Store};
 
-/// Chunks on their way to the thread. The scan is faster than any codec, so
-/// that few are enough for neither to wait.
+/// Chunks that may wait for the thread. When there are more, it was not given a
+/// processor, and the push reads them itself.
 const CHUNKS_AHEAD: usize = 4;
 
 /// The scan of one file, fed with the chunks that are compressed.
 #[derive(Debug)]
 pub(super) enum Scan {
-    /// On a thread of its own.
-    Beside {
-        chunks: SyncSender<Vec<u8>>,
-        /// Buffers that the thread is done with.
-        free: Receiver<Vec<u8>>,
-        thread: JoinHandle<Scanned>,
-    },
-    /// In between, where there is only one processor, or no thread to be had.
+    /// On a thread of its own, as far as that gets to run.
+    Beside(Beside),
+    /// In between, where there is only one processor.
     Between(Box<Pass>),
     /// Nothing is asked for.
     Nothing,
@@ -62,15 +57,107 @@ impl Pass {
     }
 }
 
+/// The push's end of a scan that has a thread.
+#[derive(Debug)]
+pub(super) struct Beside(Arc<Shared>);
+
+impl Drop for Beside {
+    /// Also where a push has failed: the thread must not wait for ever.
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// What the push and the thread have in common.
+///
+/// Neither ever waits for the other to be given a processor, but for the chunk
+/// that the other is reading: on a busy machine the thread may not come to run
+/// before the push is done, and then the push does without it.
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    offered: Condvar,
+    /// Taken from by whoever holds it, in order; `None` once it is finished.
+    pass: Mutex<Option<Pass>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    chunks: VecDeque<Vec<u8>>,
+    /// Buffers that have been read.
+    free: Vec<Vec<u8>>,
+    /// Nothing comes any more.
+    ended: bool,
+}
+
+impl Shared {
+    /// Reads what has been offered, by whoever gets here first; `None` if the
+    /// other one has died of it.
+    fn read(&self) -> Option<()> {
+        let mut pass = self.pass.lock().ok()?;
+        loop {
+            let Some(chunk) = self.queue.lock().ok()?.chunks.pop_front() else {
+                return Some(());
+            };
+            pass.as_mut()?.feed(&chunk);
+            self.queue.lock().ok()?.free.push(chunk);
+        }
+    }
+
+    /// The thread: reads whenever there is something to be read.
+    fn read_to_the_end(&self) -> Option<()> {
+        loop {
+            let waiting = |queue: &mut Queue| queue.chunks.is_empty() && !queue.ended;
+            let queue = self.queue.lock().ok()?;
+            let queue = self.offered.wait_while(queue, waiting).ok()?;
+            if queue.chunks.is_empty() {
+                return Some(());
+            }
+            drop(queue);
+            self.read()?;
+        }
+    }
+
+    fn offer(&self, bytes: &[u8]) -> Option<()> {
+        let free = self.queue.lock().ok()?.free.pop();
+        let mut chunk = free.unwrap_or_default();
+        chunk.clear();
+        chunk.extend_from_slice(bytes);
+        let mut queue = self.queue.lock().ok()?;
+        queue.chunks.push_back(chunk);
+        let waiting = queue.chunks.len();
+        drop(queue);
+        self.offered.notify_one();
+        if waiting > CHUNKS_AHEAD {
+            self.read()?;
+        }
+        Some(())
+    }
+
+    /// Reads what is left; `None` if the thread has died of it.
+    fn finish(&self) -> Option<Scanned> {
+        self.read()?;
+        let pass = self.pass.lock().ok()?.take()?;
+        Some(pass.finish())
+    }
+
+    fn end(&self) {
+        if let Ok(mut queue) = self.queue.lock() {
+            queue.ended = true;
+        }
+        self.offered.notify_one();
+    }
+}
+
 impl Scan {
     /// Begins the scan of `name`, in a cluster with segments of `size`, with
     /// the digest that `store` keeps.
     pub(super) fn of(name: &WalFileName, size: WalSegmentSize, store: &dyn Store) -> Self {
-        let pass = || Pass {
+        let pass = Pass {
             builder: builder(name, size),
             hasher: store.content_hasher(),
         };
-        match pass() {
+        match pass {
             Pass {
                 builder: None,
                 hasher: None,
@@ -80,42 +167,37 @@ impl Scan {
             large => {
                 let processors =
                     std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-                let beside = (processors > 1).then(|| Self::beside(large)).flatten();
-                beside.unwrap_or_else(|| Self::Between(Box::new(pass())))
+                if processors > 1 {
+                    Self::beside(large)
+                } else {
+                    Self::Between(Box::new(large))
+                }
             }
         }
     }
 
-    /// `None` where no thread is to be had.
-    fn beside(mut pass: Pass) -> Option<Self> {
-        let (chunks, offered) = sync_channel::<Vec<u8>>(CHUNKS_AHEAD);
-        let (done, free) = channel();
-        let spawned = std::thread::Builder::new()
+    fn beside(pass: Pass) -> Self {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            offered: Condvar::new(),
+            pass: Mutex::new(Some(pass)),
+        });
+        let of_thread = Arc::clone(&shared);
+        // where none is to be had the push reads by itself; it ends by itself, and nobody waits for that
+        let _ = std::thread::Builder::new()
             .name("scan".to_owned())
-            .spawn(move || {
-                for chunk in offered {
-                    pass.feed(&chunk);
-                    // at the end nobody wants it back any more
-                    let _ = done.send(chunk);
-                }
-                pass.finish()
-            });
-        Some(Self::Beside {
-            chunks,
-            free,
-            thread: spawned.ok()?,
-        })
+            .spawn(move || of_thread.read_to_the_end());
+        Self::Beside(Beside(shared))
     }
 
     /// Takes the next bytes of the file.
     pub(super) fn feed(&mut self, bytes: &[u8]) {
         match self {
-            Self::Beside { chunks, free, .. } => {
-                let mut chunk = free.try_recv().unwrap_or_default();
-                chunk.clear();
-                chunk.extend_from_slice(bytes);
-                // a thread that has died gives no summary
-                let _ = chunks.send(chunk);
+            Self::Beside(Beside(shared)) => {
+                if shared.offer(bytes).is_none() {
+                    // a thread that has died gives no summary
+                    *self = Self::Nothing;
+                }
             }
             Self::Between(pass) => pass.feed(bytes),
             Self::Nothing => {}
@@ -125,10 +207,7 @@ impl Scan {
     /// What was found, once every byte was fed.
     pub(super) fn finish(self) -> Scanned {
         match self {
-            Self::Beside { chunks, thread, .. } => {
-                drop(chunks);
-                thread.join().unwrap_or_default()
-            }
+            Self::Beside(Beside(ref shared)) => shared.finish().unwrap_or_default(),
             Self::Between(pass) => pass.finish(),
             Self::Nothing => Scanned::default(),
         }
@@ -142,5 +221,71 @@ pub(super) fn builder(name: &WalFileName, size: WalSegmentSize) -> Option<Segmen
         WalFileName::Segment(segment) => SegmentSummaryBuilder::new(*segment, size).ok(),
         WalFileName::Partial(segment) => SegmentSummaryBuilder::of_partial(*segment, size).ok(),
         WalFileName::History(_) | WalFileName::Backup { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::made_wal;
+
+    const NAME: &str = "000000010000000000000001";
+
+    fn alone(bytes: &[u8]) -> SegmentSummary {
+        let mut builder = builder(&NAME.parse().unwrap(), size()).unwrap();
+        builder.feed(bytes);
+        builder.finish()
+    }
+
+    fn pass() -> Pass {
+        Pass {
+            builder: builder(&NAME.parse().unwrap(), size()),
+            hasher: None,
+        }
+    }
+
+    fn size() -> WalSegmentSize {
+        WalSegmentSize::new(1 << 20).unwrap()
+    }
+
+    #[test]
+    fn the_summary_is_the_same_whoever_reads_the_chunks() {
+        let bytes = made_wal::made_segment(NAME, 3);
+        for chunk in [1000, 65_536, 1 << 20] {
+            let mut beside = Scan::beside(pass());
+            bytes.chunks(chunk).for_each(|chunk| beside.feed(chunk));
+            assert_eq!(beside.finish().summary, Some(alone(&bytes)));
+        }
+    }
+
+    #[test]
+    fn a_push_does_without_a_thread_that_never_runs() {
+        let bytes = made_wal::made_segment(NAME, 3);
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            offered: Condvar::new(),
+            pass: Mutex::new(Some(pass())),
+        });
+        let mut scan = Scan::Beside(Beside(Arc::clone(&shared)));
+        for chunk in bytes.chunks(10_000) {
+            scan.feed(chunk);
+            assert!(shared.queue.lock().unwrap().chunks.len() <= CHUNKS_AHEAD);
+        }
+        assert_eq!(scan.finish().summary, Some(alone(&bytes)));
+    }
+
+    #[test]
+    fn the_thread_ends_with_its_scan() {
+        let scan = Scan::beside(pass());
+        let Scan::Beside(Beside(shared)) = &scan else {
+            panic!("not beside");
+        };
+        let shared = Arc::clone(shared);
+        drop(scan);
+        let waited = std::time::Instant::now();
+        while Arc::strong_count(&shared) > 1 {
+            assert!(waited.elapsed().as_secs() < 60, "the thread still waits");
+            std::thread::yield_now();
+        }
     }
 }
