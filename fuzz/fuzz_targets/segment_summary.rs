@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pitr_core::SegmentSummary;
+use pitr_core::{LogSeams, SegmentSummary};
 use pitr_store::wal::{SummaryFrameError, summary_at_end, summary_to_frame};
 
 fuzz_target!(|input: &[u8]| {
@@ -43,6 +43,15 @@ fn framed(json: &[u8]) -> Option<Vec<u8>> {
 
 fn read_back(summary: &SegmentSummary) {
     let _ = (summary.is_damaged(), format!("{summary:?}"));
+    if let Some(edges) = summary.edges() {
+        // whatever it says of its ends, followed by itself
+        let mut seams = LogSeams::default();
+        let mut next = edges;
+        (next.start, next.end) = (edges.end, edges.start);
+        for edges in [edges, next, edges] {
+            let _ = seams.add(&edges).map(|damage| damage.to_string());
+        }
+    }
     let Some(frame) = summary_to_frame(summary) else {
         return;
     };

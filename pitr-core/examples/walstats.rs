@@ -167,6 +167,9 @@ fn count(
                 Err(damage) => found.damage.push(damage.to_string()),
             });
             if !more {
+                // the log may end in the last one only
+                let end = scan.reader().end_of_log().filter(|_| files.len() > 1);
+                found.damage.extend(end.map(ToString::to_string));
                 return Ok(scan.edges().copied());
             }
         }

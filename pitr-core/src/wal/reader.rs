@@ -126,7 +126,7 @@ pub struct WalReader {
     leading_part: RecordPart,
     /// What the first record points back to.
     previous_record: Option<Lsn>,
-    /// The first page takes the place of the rest of a record.
+    /// A page takes the place of the rest of a record that began before the first segment.
     begins_overwriting: bool,
     proof: Proof,
 }

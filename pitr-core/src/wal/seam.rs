@@ -21,7 +21,7 @@ pub struct LogEdges {
     pub continued_bytes: u64,
     /// As much of them as is in this stretch.
     pub continued: Option<RecordPart>,
-    /// Whether it begins in place of the rest of a record that was lost in a crash.
+    /// Whether the rest of an earlier record, or what is left of it here, was lost in a crash and others stand in its place.
     pub overwrites: bool,
     /// Beginning of the record before the first one that begins in it, as that one says.
     pub previous_record: Option<Lsn>,
@@ -271,6 +271,29 @@ mod tests {
         }
         let found = summaries(full(&log));
         assert!(found[1].overwrites && !found[1].is_damaged());
+        assert_eq!(seams(&found), []);
+    }
+
+    #[test]
+    fn a_record_of_which_some_was_read_before_the_crash_is_no_damage() {
+        let mut log = TestLog::new(4 * SEGMENT - 24);
+        while log.position() % SEGMENT < SEGMENT - 9000 {
+            log.push_data(4000);
+        }
+        let (lost, record) = log.record(15, 0, &vec![7; 40_000]);
+        log.spread(&record);
+        // the second segment has the first of its pages, and others instead of the next
+        log.bytes
+            .truncate(SEGMENT_LEN + usize::try_from(PAGE).unwrap());
+        log.open_page(8);
+        let mut data = lost.to_le_bytes().to_vec();
+        data.extend([0; 8]);
+        log.push(0, 0xD0, &data);
+        while log.position() < 6 * SEGMENT {
+            log.push_data(4000);
+        }
+        let found = summaries(full(&log));
+        assert!(found.iter().all(|summary| !summary.is_damaged()));
         assert_eq!(seams(&found), []);
     }
 

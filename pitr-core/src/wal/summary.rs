@@ -49,7 +49,7 @@ pub struct SegmentSummary {
     /// The record before the first one that begins in it, as that one says.
     #[serde(default)]
     pub previous_record: Option<Lsn>,
-    /// Whether it begins in place of the rest of a record that was lost in a crash.
+    /// Whether the rest of the record that it would begin in the middle of was lost in a crash.
     #[serde(default)]
     pub overwrites: bool,
     /// What the segment begins in the middle of.

@@ -163,7 +163,9 @@ impl WalReader {
         if header.first_is_overwrite_contrecord() && !continues {
             // the rest of the record was lost in a crash; a record that says so follows
             self.overwrites = true;
-            self.begins_overwriting |= first;
+            let in_leading = matches!(self.state, State::Continuation { .. });
+            let no_record_yet = self.previous_record.is_none();
+            self.begins_overwriting |= first || in_leading && no_record_yet;
             self.state = State::Boundary;
             return None;
         }
