@@ -6,13 +6,14 @@
 //! and its folder are synced. No command has a switch for pushing without the
 //! scan.
 
+use std::hint::black_box;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pitr_benches::{Kind, RealSegment, pgbench_segments};
-use pitr_core::WalFileName;
+use pitr_core::{SegmentName, SegmentSummaryBuilder, WalFileName, WalReader, WalSegmentSize};
 use pitr_store::wal::identify;
 use pitr_store::{Codec, LocalStore, Repository, WalBytes};
 
@@ -75,6 +76,39 @@ fn compare(what: &str, segment: &RealSegment, out: &mut impl Write) -> Result<()
     Ok(())
 }
 
+/// The scan without a push: the quickest reading of all records, and the quickest summary.
+fn alone(segment: &RealSegment, out: &mut impl Write) -> Result<(), Failure> {
+    let name: SegmentName = segment.name.parse()?;
+    let size = WalSegmentSize::new(segment.bytes.len() as u64)?;
+    let (mut reading, mut summary, mut records) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..PAIRS {
+        let began = Instant::now();
+        let mut reader = WalReader::new(name.number(size)?, size);
+        let mut found = reader.feed(&segment.bytes);
+        records = 0;
+        while let Some(record) = found.next_record() {
+            records += u64::from(record.is_ok());
+        }
+        drop(found);
+        reading.push(began.elapsed().as_secs_f64() * 1e3);
+        let began = Instant::now();
+        let mut builder = SegmentSummaryBuilder::new(name, size)?;
+        segment
+            .bytes
+            .chunks(256 << 10)
+            .for_each(|chunk| builder.feed(chunk));
+        black_box(builder.finish());
+        summary.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    writeln!(
+        out,
+        "    {records} records: read in {:.2} ms, summed up in {:.2} ms (the quickest of {PAIRS})",
+        quickest(&reading),
+        quickest(&summary)
+    )?;
+    Ok(())
+}
+
 fn segments() -> Result<Vec<(String, RealSegment)>, Failure> {
     let named: Vec<String> = std::env::args()
         .skip(1)
@@ -101,6 +135,7 @@ fn main() -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     for (what, segment) in segments()? {
         compare(&what, &segment, &mut out)?;
+        alone(&segment, &mut out)?;
     }
     Ok(())
 }
