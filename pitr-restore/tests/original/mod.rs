@@ -36,14 +36,28 @@ impl Original {
         install: &PostgresInstall,
         more: impl FnOnce(ClusterBuilder) -> ClusterBuilder,
     ) -> Self {
-        let places = TestDir::new().unwrap();
+        Self::start_in(TestDir::new().unwrap(), &[], install, more)
+    }
+
+    /// The same in a folder that is there already, with a repository made by
+    /// `pitr-archive init` and these words.
+    pub(crate) fn start_in(
+        places: TestDir,
+        init_words: &[&str],
+        install: &PostgresInstall,
+        more: impl FnOnce(ClusterBuilder) -> ClusterBuilder,
+    ) -> Self {
         let repository = places.join("repository");
         let archive = places.reachable(program("pitr-archive").unwrap()).unwrap();
         let restore = places
             .reachable(env!("CARGO_BIN_EXE_pitr-restore"))
             .unwrap();
         let mut init = Command::new(&archive);
-        init.env_clear().arg("--repo").arg(&repository).arg("init");
+        init.env_clear()
+            .arg("--repo")
+            .arg(&repository)
+            .arg("init")
+            .args(init_words);
         succeeded(&run(init));
         let command = format!(
             "{} --repo {} %p %f",
@@ -72,6 +86,11 @@ impl Original {
     pub(crate) fn backup_of(&self, cluster: &Cluster) -> String {
         self.archive_verb(&["backup", "--dbname", &cluster.conninfo()]);
         self.newest_backup()
+    }
+
+    /// `pitr-archive`, where the server's user can run it.
+    pub(crate) fn archive_program(&self) -> &Path {
+        &self.archive
     }
 
     /// `pitr-archive VERB` as the server's user.

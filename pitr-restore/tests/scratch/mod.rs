@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use pitr_core::{
     PostgresMajor, SegmentName, SystemIdentifier, TimelineId, WalFileName, WalSegmentSize,
 };
 use pitr_store::wal::{WalArchive, WalBytes};
-use pitr_store::{Cluster, ClusterIdentity, Codec, Repository, StoreOptions, open_store};
+use pitr_store::{Cluster, ClusterIdentity, Codec, Repository, Store, StoreOptions, open_store};
 use pitr_testbed::TestDir;
 
 /// 1 MiB: the smallest segments there are.
@@ -35,12 +36,14 @@ impl Scratch {
 
     /// The same with a repository that nobody has claimed.
     pub(crate) fn without_cluster() -> Self {
+        Self::made(|store| drop(Repository::init(store).unwrap()))
+    }
+
+    /// The same with a repository that is made by `init`.
+    pub(crate) fn made(init: impl FnOnce(Arc<dyn Store>)) -> Self {
         let dir = TestDir::new().unwrap();
         let repository = dir.join("repository");
-        Repository::init(
-            open_store(repository.to_str().unwrap(), &StoreOptions::default()).unwrap(),
-        )
-        .unwrap();
+        init(open_store(repository.to_str().unwrap(), &StoreOptions::default()).unwrap());
         let data = dir.join("data");
         for folder in ["global", "pg_wal"] {
             fs::create_dir_all(data.join(folder)).unwrap();
