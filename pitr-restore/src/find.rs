@@ -134,6 +134,7 @@ fn carry_out(
 ) -> Result<(), Failure> {
     let settings = Settings::load(&arguments.repository)?;
     let repository = open_repository(&settings)?;
+    repository.unlock()?;
     let cluster = choose_cluster(&repository, request.system_identifier)?;
     request.search.threads = settings.threads;
     let ground = Ground::survey(&cluster, request.timeline, console)?;

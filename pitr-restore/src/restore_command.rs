@@ -61,8 +61,9 @@ impl Explain for RestoreCommandError {
             ),
             Self::DoesNotWork { user, .. } => Some(match user {
                 Some(user) => format!(
-                    "User {user} must be able to run this program and to read the repository: \
-                     put pitr-restore into /usr/local/bin, and let {user} own the repository."
+                    "User {user} must be able to run this program and to read the repository (and \
+                     the file with its key, if it is encrypted): put pitr-restore into \
+                     /usr/local/bin, and let {user} own the repository."
                 ),
                 None => "The user that restores must be able to read the repository.".to_owned(),
             }),

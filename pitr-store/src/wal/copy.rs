@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use pitr_core::WalFileName;
 
 use super::compare::{Origin, to_u64};
-use super::fetch::undecodable;
+use super::fetch::{of_store, undecodable};
 use super::text_file::check_text_file;
 use super::{FetchError, StoredObject, SummaryError, WalArchive};
 use crate::codec::Decoder;
@@ -256,7 +256,7 @@ impl WalArchive {
         let source = from
             .store
             .open(&object.key)
-            .map_err(|error| CopyError::Unreadable(error.into()))?;
+            .map_err(|error| CopyError::Unreadable(of_store(object, error)))?;
         let mut copying = Copying {
             source,
             writer: self.store.create(&key, &rivals)?,

@@ -279,7 +279,7 @@ impl WalArchive {
 }
 
 /// What the store says: of itself, or of this object.
-fn of_store(object: &StoredObject, error: StoreError) -> FetchError {
+pub(super) fn of_store(object: &StoredObject, error: StoreError) -> FetchError {
     match error {
         StoreError::Encryption(source) if source.is_damage() => FetchError::Undecryptable {
             name: object.name,
