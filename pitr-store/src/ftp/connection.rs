@@ -15,6 +15,8 @@ use suppaftp::types::{FileType, Response};
 use suppaftp::{FtpError, Mode, RustlsConnector, RustlsFtpStream, Status};
 
 use super::netrc;
+use crate::key::ObjectKey;
+use crate::store::lease::Lease;
 use crate::store::retry::Retry;
 use crate::store::secret_file::{login_name, read_secret_file, secret};
 use crate::store::server_address::ServerAddress;
@@ -35,6 +37,8 @@ pub(super) struct Server {
     pub(super) options: FtpOptions,
     tls: OnceLock<Arc<ClientConfig>>,
     idle: Mutex<Vec<Connection>>,
+    /// The marks of life that were taken here.
+    pub(super) held: Mutex<Vec<(ObjectKey, Lease)>>,
 }
 
 /// A connection that has been logged in.
@@ -151,6 +155,7 @@ impl Server {
             options,
             tls: OnceLock::new(),
             idle: Mutex::new(Vec::new()),
+            held: Mutex::default(),
         }
     }
 

@@ -9,7 +9,7 @@
 
 use std::io::Read as _;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use suppaftp::FtpError;
@@ -17,7 +17,7 @@ use suppaftp::FtpError;
 use super::connection::{Connection, Failure, Server};
 use super::folder::remove_all;
 use crate::key::ObjectKey;
-use crate::store::lease::{Lease, MAX_LEASE_BYTES};
+use crate::store::lease::{Lease, MAX_LEASE_BYTES, covers};
 use crate::store::retry::unique;
 use crate::store::{Hold, Operation, StoreError};
 
@@ -35,6 +35,11 @@ impl Drop for HeldFolder {
         if let Some(renewing) = self.renewing.take() {
             let _ = renewing.join();
         }
+        self.server
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(_, lease)| *lease != self.lease);
         let location = self.server.text(Some(&self.key));
         let _ = self
             .server
@@ -73,6 +78,11 @@ pub(super) fn take(server: &Arc<Server>, key: &ObjectKey) -> Result<Option<Hold>
     if !try_take(server, key, &lease)? {
         return Ok(None);
     }
+    server
+        .held
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push((key.clone(), lease.clone()));
     let (stop, stopped) = channel::<()>();
     let (weak, renewed, own) = (Arc::downgrade(server), key.clone(), lease.clone());
     let renewing = std::thread::Builder::new()
@@ -230,6 +240,41 @@ fn lease_seconds(
         }
     }
     Ok(longest)
+}
+
+impl Server {
+    /// Makes sure that the marks under which `key` is written still are ours:
+    /// a process that was stopped for long may have been taken for dead, and
+    /// what it wrote before removed.
+    ///
+    /// # Errors
+    /// `HoldLost`.
+    pub(super) fn check_holds(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let held: Vec<_> = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .filter(|(held, _)| covers(held, key))
+            .cloned()
+            .collect();
+        for (held, lease) in &held {
+            let location = self.text(Some(key));
+            let ours = self
+                .call(Operation::Lock, &location, |connection, _| {
+                    let path = hold_path(connection, held);
+                    is_ours(connection, &path, lease)
+                })
+                .map_err(|failure| failure.into_store(Operation::Lock, location.clone()))?;
+            if !ours {
+                return Err(StoreError::HoldLost {
+                    operation: Operation::Publish,
+                    location,
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Renews the mark; `false` once it is not ours any more.

@@ -137,6 +137,7 @@ impl FtpWriter {
         if let Some(taken) = first_of(&all, &listed) {
             return Err(self.taken(taken));
         }
+        self.server.check_holds(&self.key)?;
         let renamed = self
             .server
             .call(Operation::Publish, &location, |connection, tried| {

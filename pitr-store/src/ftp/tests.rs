@@ -394,3 +394,21 @@ fn a_killed_writer_leaves_nothing_visible_and_its_hold_runs_out() {
     drop(hold);
     assert_eq!(names(&server.folder().join("repo/a")), ["object"]);
 }
+
+#[test]
+fn who_was_taken_for_dead_publishes_nothing_more() {
+    let Some((server, store)) = start(false) else {
+        return;
+    };
+    let hold = store.hold(&key("a/backup")).unwrap().unwrap();
+    store.put(&key("a/backup/part"), &[], b"x").unwrap();
+    let mark = server.folder().join("repo/a/.backup.hold");
+    fs::rename(&mark, server.folder().join("elsewhere")).unwrap();
+    let error = store.put(&key("a/backup/last"), &[], b"x").unwrap_err();
+    assert!(matches!(error, StoreError::HoldLost { .. }), "{error}");
+    assert_eq!(store.stat(&key("a/backup/last")).unwrap(), None);
+    // what lies beside it is nobody's loss
+    store.put(&key("a/backup2"), &[], b"x").unwrap();
+    drop(hold);
+    store.put(&key("a/backup/last"), &[], b"x").unwrap();
+}

@@ -4,7 +4,7 @@
 //! Its age is the difference between its time of change and that of a file
 //! which was made just now: both times are the server's.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
@@ -14,7 +14,7 @@ use super::FILE_MODE;
 use super::connect::Link;
 use super::session::{Failure, Session, broken};
 use crate::key::ObjectKey;
-use crate::store::lease::{Lease, MAX_LEASE_BYTES};
+use crate::store::lease::{Lease, MAX_LEASE_BYTES, covers};
 use crate::store::retry::unique;
 use crate::store::{Hold, Operation, StoreError};
 
@@ -28,6 +28,11 @@ struct HeldFile {
 impl Drop for HeldFile {
     fn drop(&mut self) {
         self.renewing.abort();
+        self.session
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(_, lease)| *lease != self.lease);
         let session = Arc::clone(&self.session);
         let location = session.text(Some(&self.key));
         let (key, lease) = (&self.key, &self.lease);
@@ -74,6 +79,11 @@ pub(super) fn take(session: &Arc<Session>, key: &ObjectKey) -> Result<Option<Hol
     if !taken {
         return Ok(None);
     }
+    session
+        .held
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push((key.clone(), lease.clone()));
     let renewing =
         session
             .runtime()?
@@ -205,6 +215,41 @@ async fn has_run_out(
         return Ok(false);
     };
     Ok(u64::from(now.saturating_sub(changed)) > seconds)
+}
+
+impl Session {
+    /// Makes sure that the marks under which `key` is written still are ours:
+    /// a process that was stopped for long may have been taken for dead, and
+    /// what it wrote before removed.
+    ///
+    /// # Errors
+    /// `HoldLost`.
+    pub(super) async fn check_holds(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let held: Vec<_> = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .filter(|(held, _)| covers(held, key))
+            .cloned()
+            .collect();
+        for (held, lease) in &held {
+            let location = self.text(Some(key));
+            let found = self
+                .call(Operation::Lock, &location, |link, _| async move {
+                    read(&link, &hold_path(&link, held)).await
+                })
+                .await
+                .map_err(|failure| failure.into_store(Operation::Lock, location.clone()))?;
+            if found.as_ref() != Some(lease) {
+                return Err(StoreError::HoldLost {
+                    operation: Operation::Publish,
+                    location,
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Writes the lease again and again, as long as it is ours.

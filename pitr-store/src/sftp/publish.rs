@@ -323,6 +323,7 @@ impl SftpWriter {
         if let Some(taken) = first_there(&self.session, &keys).await? {
             return Err(self.taken(taken));
         }
+        self.session.check_holds(&self.key).await?;
         let location = self.location();
         let (key, name) = (&self.key, &self.temp);
         let renamed = self

@@ -13,6 +13,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, oneshot};
 
 use super::connect::{ConnectError, Link};
+use crate::key::ObjectKey;
+use crate::store::lease::Lease;
 use crate::store::retry::Retry;
 use crate::store::server_address::ServerAddress;
 use crate::store::server_error::ServerError;
@@ -30,6 +32,8 @@ pub(super) struct Session {
     link: Mutex<Option<Arc<Link>>>,
     /// Whether the server's rename refuses to overwrite, as far as known.
     create_only: AtomicBool,
+    /// The marks of life that were taken in this session.
+    pub(super) held: std::sync::Mutex<Vec<(ObjectKey, Lease)>>,
 }
 
 /// The thread that drives sockets and timers while callers wait.
@@ -182,6 +186,7 @@ impl Session {
             driver: OnceLock::new(),
             link: Mutex::new(None),
             create_only: AtomicBool::new(true),
+            held: std::sync::Mutex::default(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::retry::unique;
+use crate::key::ObjectKey;
 
 /// Largest lease that is read.
 pub(crate) const MAX_LEASE_BYTES: u64 = 4096;
@@ -57,6 +58,15 @@ impl Lease {
     pub(crate) fn renewal(seconds: u64) -> Duration {
         Duration::from_millis(seconds.max(1).saturating_mul(1000) / 6)
     }
+}
+
+/// Whether a mark on `held` stands for `key`: for the same, or one below it.
+pub(crate) fn covers(held: &ObjectKey, key: &ObjectKey) -> bool {
+    key == held
+        || key
+            .as_str()
+            .strip_prefix(held.as_str())
+            .is_some_and(|below| below.starts_with('/'))
 }
 
 #[cfg(test)]
