@@ -39,14 +39,17 @@ pub(crate) fn push(
         let identity = identity(arguments, &name, path, &mut source, &set)?;
         return push_to_several(&set, &identity, &name, &mut source, codec, console);
     }
-    let repository = repository::open(settings)?;
-    let cluster = match name {
-        WalFileName::Segment(_) | WalFileName::Partial(_) => {
-            repository.claim(&identity_of_segment(&name, &mut source)?)?
-        }
-        WalFileName::History(_) | WalFileName::Backup { .. } => {
-            cluster_of_text_file(arguments, &name, path, &repository)?
-        }
+    let is_segment = matches!(name, WalFileName::Segment(_) | WalFileName::Partial(_));
+    // what is wrong with the repository is told before what is wrong with the file
+    let identity = is_segment.then(|| identity_of_segment(&name, &mut source));
+    let expected = match &identity {
+        Some(Ok(identity)) => Some(identity.system_identifier),
+        _ => None,
+    };
+    let repository = repository::open_for_push(settings, expected, &name)?;
+    let cluster = match identity {
+        Some(identity) => repository.claim(&identity?)?,
+        None => cluster_of_text_file(arguments, &name, path, &repository)?,
     };
     match cluster.wal().push(&name, &mut source, codec)? {
         Pushed::Stored { summary, .. } => {

@@ -4,7 +4,7 @@ use pitr_console::{Failure, Settings};
 use pitr_store::Codec;
 
 pub(crate) use pitr_console::{
-    choose_cluster as cluster, open_repository as open,
+    choose_cluster as cluster, open_repository as open, open_repository_for_push as open_for_push,
     parse_system_identifier as system_identifier, repository_set as set,
 };
 

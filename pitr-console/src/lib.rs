@@ -26,7 +26,8 @@ pub use point_in_time::{ParseTimeError, PointInTime};
 pub use progress::Progress;
 pub use quantity::{ByteCount, Elapsed};
 pub use repository::{
-    choose_cluster, choose_clusters, open_repository, parse_system_identifier, repository_set,
+    choose_cluster, choose_clusters, open_repository, open_repository_for_push,
+    parse_system_identifier, repository_set,
 };
 pub use settings::{RepositoryArguments, Settings, SettingsError};
 pub use transfer_rate::{ParseTransferRateError, TransferRate};

@@ -1,6 +1,6 @@
 //! Reaching the repository that the settings name, and a cluster in it.
 
-use pitr_core::SystemIdentifier;
+use pitr_core::{SystemIdentifier, WalFileName};
 use pitr_store::{Cluster, Repository, RepositorySet, open_store};
 
 use crate::{Failure, Settings};
@@ -26,6 +26,23 @@ pub fn repository_set(settings: &Settings) -> Result<RepositorySet, Failure> {
 /// that is encrypted with another key than the settings expect.
 pub fn open_repository(settings: &Settings) -> Result<Repository, Failure> {
     let store = open_store(settings.repository()?, &settings.stores)?;
+    Ok(Repository::open_with(store, &settings.keys)?)
+}
+
+/// The same for a push of `name`, whose cluster is known if it is a segment: a
+/// store far away answers everything that a push asks at once.
+///
+/// # Errors
+/// As [`open_repository`].
+pub fn open_repository_for_push(
+    settings: &Settings,
+    system_identifier: Option<SystemIdentifier>,
+    name: &WalFileName,
+) -> Result<Repository, Failure> {
+    let store = open_store(settings.repository()?, &settings.stores)?;
+    if let Some(system_identifier) = system_identifier {
+        Repository::expect_push(store.as_ref(), system_identifier, name);
+    }
     Ok(Repository::open_with(store, &settings.keys)?)
 }
 

@@ -188,6 +188,8 @@ fn serve(client: &TcpStream, shared: &Shared) -> io::Result<()> {
         let method = words.next().unwrap_or_default().to_owned();
         let path = words.next().unwrap_or_default().to_owned();
         let faults = shared.faults(&method, &path);
+        let last =
+            header(&head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         lock(&shared.seen).push(Seen {
             method: method.clone(),
             path,
@@ -228,6 +230,9 @@ fn serve(client: &TcpStream, shared: &Shared) -> io::Result<()> {
             }
             Some(Fault::AnswerInstead { status, code }) => respond(client, *status, code)?,
             _ => writer.write_all(&answer)?,
+        }
+        if last {
+            return Ok(());
         }
     }
 }

@@ -250,6 +250,10 @@ impl Store for EncryptedStore {
         }))
     }
 
+    fn expect(&self, documents: &[ObjectKey], names: &[ObjectKey]) {
+        self.inner.expect(documents, names);
+    }
+
     fn first_of(&self, keys: &[ObjectKey]) -> Result<Option<(usize, ObjectMeta)>, StoreError> {
         let found = self.inner.first_of(keys)?;
         Ok(found.map(|(place, meta)| {

@@ -24,15 +24,17 @@ mod s3;
 mod settings;
 mod writer;
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::bucket::Bucket;
 use self::failure::Failure;
 use self::lease::Leases;
 use self::reader::Ranged;
+use self::runtime::Pending;
 use crate::key::ObjectKey;
 use crate::store::{
     Entry, Hold, Medium, ObjectMeta, ObjectWriter, Operation, Promises, Store, StoreError,
@@ -49,6 +51,9 @@ pub(crate) use s3::open as open_s3;
 /// a publish; the one after it is never spared.
 const LOOK_LASTS: Duration = Duration::from_secs(2);
 
+/// Largest object that is read before the caller comes to it.
+const EXPECTED_BYTES: u64 = 64 * 1024;
+
 /// A store in a bucket, or in a part of it.
 #[derive(Debug)]
 pub(crate) struct BucketStore {
@@ -56,7 +61,29 @@ pub(crate) struct BucketStore {
     leases: Arc<Leases>,
     /// The names that were last found absent, and when the question was asked.
     looked: Mutex<Option<(Vec<ObjectKey>, Instant)>>,
+    expected: Mutex<Expected>,
 }
+
+/// Questions that were asked before the caller came to them.
+#[derive(Debug, Default)]
+struct Expected {
+    documents: HashMap<ObjectKey, Pending<Document>>,
+    names: Option<ExpectedNames>,
+}
+
+/// The question for the first of some names.
+#[derive(Debug)]
+struct ExpectedNames {
+    names: Vec<ObjectKey>,
+    asked: Instant,
+    answer: Pending<Found>,
+}
+
+/// A small object; its size if it is too large.
+type Document = Result<Result<Vec<u8>, u64>, Failure>;
+
+/// The first of some names.
+type Found = Result<Option<(usize, ObjectMeta)>, Failure>;
 
 impl BucketStore {
     fn new(bucket: Bucket) -> Self {
@@ -64,6 +91,7 @@ impl BucketStore {
             bucket,
             leases: Arc::new(Leases::default()),
             looked: Mutex::new(None),
+            expected: Mutex::default(),
         }
     }
 
@@ -71,10 +99,24 @@ impl BucketStore {
         self.bucket.name(key.as_str())
     }
 
+    /// The answer to a question that was asked before; `None` if it was not, or
+    /// if the thread that asked is gone.
+    fn expected_document(&self, key: &ObjectKey) -> Option<Document> {
+        let pending = lock(&self.expected).documents.remove(key)?;
+        pending.wait().ok()
+    }
+
+    fn expected_names(&self, keys: &[ObjectKey]) -> Option<(Instant, Found)> {
+        let expected = lock(&self.expected).names.take()?;
+        if expected.names != keys {
+            return None;
+        }
+        Some((expected.asked, expected.answer.wait().ok()?))
+    }
+
     /// Whether all of `keys` were found absent just now.
     fn has_just_looked(&self, keys: &[ObjectKey]) -> bool {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        looked.take().is_some_and(|(absent, when)| {
+        lock(&self.looked).take().is_some_and(|(absent, when)| {
             when.elapsed() < LOOK_LASTS && keys.iter().all(|key| absent.contains(key))
         })
     }
@@ -153,15 +195,50 @@ impl Store for BucketStore {
 
     fn read_whole(&self, key: &ObjectKey, max_bytes: u64) -> Result<Vec<u8>, StoreError> {
         let location = || self.object_location(key);
+        let too_large = || StoreError::TooLarge {
+            location: location(),
+            max_bytes,
+        };
+        match self.expected_document(key) {
+            Some(Ok(Ok(bytes))) if fits(&bytes, max_bytes) => return Ok(bytes),
+            Some(Ok(Ok(_))) => return Err(too_large()),
+            Some(Err(failure)) => {
+                return Err(self.bucket.error(failure, Operation::Open, location()));
+            }
+            // larger than was expected, perhaps not than the caller allows
+            Some(Ok(Err(_))) | None => {}
+        }
         let name = self.name(key);
         self.bucket
             .run(Operation::Open, location, |bucket| async move {
                 reader::read_whole(&bucket, &name, max_bytes).await
             })?
-            .map_err(|_| StoreError::TooLarge {
-                location: location(),
-                max_bytes,
-            })
+            .map_err(|_| too_large())
+    }
+
+    fn expect(&self, documents: &[ObjectKey], names: &[ObjectKey]) {
+        let mut expected = lock(&self.expected);
+        for key in documents {
+            let (bucket, name) = (self.bucket.clone(), self.name(key));
+            let pending =
+                runtime::begin(
+                    async move { reader::read_whole(&bucket, &name, EXPECTED_BYTES).await },
+                );
+            // where nothing can be begun, the question itself tells why
+            if let Ok(pending) = pending {
+                expected.documents.insert(key.clone(), pending);
+            }
+        }
+        if !names.is_empty() {
+            let (bucket, wanted) = (self.bucket.clone(), names.to_vec());
+            let asked = Instant::now();
+            let answer = runtime::begin(async move { listing::first_of(&bucket, &wanted).await });
+            expected.names = answer.ok().map(|answer| ExpectedNames {
+                names: names.to_vec(),
+                asked,
+                answer,
+            });
+        }
     }
 
     fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
@@ -180,16 +257,24 @@ impl Store for BucketStore {
         let Some(first) = keys.first() else {
             return Ok(None);
         };
-        let asked = Instant::now();
-        let wanted = keys.to_vec();
-        let found = self.bucket.run(
-            Operation::Stat,
-            || self.object_location(first),
-            |bucket| async move { listing::first_of(&bucket, &wanted).await },
-        )?;
+        let location = || self.object_location(first);
+        let (asked, found) = match self.expected_names(keys) {
+            Some((asked, answer)) => {
+                let told = |failure| self.bucket.error(failure, Operation::Stat, location());
+                (asked, answer.map_err(told)?)
+            }
+            None => {
+                let (asked, wanted) = (Instant::now(), keys.to_vec());
+                let found = self
+                    .bucket
+                    .run(Operation::Stat, location, |bucket| async move {
+                        listing::first_of(&bucket, &wanted).await
+                    })?;
+                (asked, found)
+            }
+        };
         if found.is_none() {
-            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-            *looked = Some((keys.to_vec(), asked));
+            *lock(&self.looked) = Some((keys.to_vec(), asked));
         }
         Ok(found)
     }
@@ -241,4 +326,12 @@ impl Store for BucketStore {
     fn hold(&self, key: &ObjectKey) -> Result<Option<Hold>, StoreError> {
         self.leases.take(&self.bucket, key)
     }
+}
+
+fn fits(bytes: &[u8], max_bytes: u64) -> bool {
+    u64::try_from(bytes.len()).is_ok_and(|length| length <= max_bytes)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

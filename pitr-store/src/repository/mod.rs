@@ -8,7 +8,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use pitr_core::{PostgresMajor, SystemIdentifier, WalSegmentSize};
+use pitr_core::{PostgresMajor, SystemIdentifier, WalFileName, WalSegmentSize};
 
 use crate::encryption::{
     EncryptionDocument, EncryptionError, KEYS_FOLDER, KeySource, NewKeys, RepositoryKeyName,
@@ -16,6 +16,7 @@ use crate::encryption::{
 };
 use crate::key::ObjectKey;
 use crate::store::{EntryKind, Store, StoreError};
+use crate::wal::WalArchive;
 
 pub use cluster::{Cluster, ClusterIdentity};
 pub use document::{
@@ -406,6 +407,14 @@ impl Repository {
             .into()),
             None => Ok(()),
         }
+    }
+
+    /// Tells the store what pushing `name` for a cluster is going to ask of it,
+    /// before the repository is opened: one far away answers all at once.
+    pub fn expect_push(store: &dyn Store, system_identifier: SystemIdentifier, name: &WalFileName) {
+        let (folder, cluster) = cluster_keys(system_identifier);
+        let documents = [document_key(REPOSITORY_DOCUMENT), cluster];
+        WalArchive::expect_push(store, &documents, &folder, name);
     }
 
     /// Where the repository lies, for messages.

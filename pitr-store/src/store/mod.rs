@@ -145,6 +145,11 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
+    /// Says that the caller is about to read the small objects `documents`, and
+    /// to ask for the [first of](Store::first_of) `names`. A store far away
+    /// begins with all of it at once; for every other this is nothing.
+    fn expect(&self, _documents: &[ObjectKey], _names: &[ObjectKey]) {}
+
     /// What lies directly in `folder` (`None`: in the root), sorted by name.
     ///
     /// Objects being written, held names and whatever has a name that no key

@@ -87,6 +87,18 @@ impl WalArchive {
         self
     }
 
+    /// Tells `store` what a push of `name` for this cluster is going to ask.
+    pub(crate) fn expect_push(
+        store: &dyn Store,
+        documents: &[ObjectKey],
+        cluster_folder: &ObjectKey,
+        name: &WalFileName,
+    ) {
+        let names = layout::keys(&layout::wal_folder(cluster_folder), name);
+        let names: Vec<ObjectKey> = names.into_iter().map(|(key, _)| key).collect();
+        store.expect(documents, &names);
+    }
+
     /// Whose log it is.
     pub fn cluster(&self) -> ClusterIdentity {
         self.cluster

@@ -1,0 +1,180 @@
+//! Archiving to S3: what is asked of the server, and what is not asked of it
+//! where the repository is a folder.
+#![cfg(feature = "s3")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests: a panic is how they report"
+)]
+
+mod scene;
+
+use std::process::Command;
+use std::sync::Arc;
+
+use pitr_testbed::{Fault, FaultProxy, Moto};
+use scene::{Repo, Segment};
+
+/// A bucket of its own behind a proxy; `None`, with a line that says why, where
+/// there is no S3 server.
+fn bucket(name: &str) -> Option<(Arc<Moto>, FaultProxy)> {
+    let moto = Moto::shared()
+        .map_err(|error| eprintln!("skipped: {error}"))
+        .ok()?;
+    moto.make_bucket(name).unwrap();
+    let proxy = FaultProxy::start(moto.address()).unwrap();
+    Some((moto, proxy))
+}
+
+fn command(bucket: &str, proxy: &FaultProxy, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pitr-archive"));
+    command
+        .env_clear()
+        .env("PITR_REPO", format!("s3://{bucket}/pg"))
+        .env("PITR_CONFIG", "/dev/null")
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .env("AWS_ENDPOINT_URL", proxy.endpoint())
+        .current_dir("/")
+        .args(words);
+    command
+}
+
+#[track_caller]
+fn succeeds(mut command: Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn push(bucket: &str, proxy: &FaultProxy, segment: &Segment) -> Command {
+    command(
+        bucket,
+        proxy,
+        &[segment.path().to_str().unwrap(), segment.name()],
+    )
+}
+
+/// The requests since the last time, as `METHOD kind`, in order of name.
+fn requests(proxy: &FaultProxy) -> Vec<String> {
+    let mut requests: Vec<String> = proxy
+        .seen()
+        .iter()
+        .map(|seen| {
+            let what = if seen.path.contains("list-type") {
+                "names"
+            } else {
+                match seen.path.rsplit('/').next().unwrap() {
+                    name if name.ends_with(".json") => name,
+                    _ => "segment",
+                }
+            };
+            format!("{} {what}", seen.method)
+        })
+        .collect();
+    requests.sort();
+    proxy.forget();
+    requests
+}
+
+#[test]
+fn a_push_asks_five_things_of_the_server() {
+    let Some((_moto, proxy)) = bucket("requests") else {
+        return;
+    };
+    let segment = Segment::real();
+    succeeds(command("requests", &proxy, &["init"]));
+    succeeds(push("requests", &proxy, &segment));
+    // the cluster is known by now
+    requests(&proxy);
+    succeeds(push("requests", &proxy, &segment));
+    assert_eq!(
+        requests(&proxy),
+        [
+            "GET cluster.json",
+            "GET names",
+            "GET pitr.json",
+            "GET segment",
+            "HEAD segment"
+        ],
+        "of a segment that is there already"
+    );
+    delete_segment(&proxy, &segment);
+    requests(&proxy);
+    succeeds(push("requests", &proxy, &segment));
+    assert_eq!(
+        requests(&proxy),
+        [
+            "GET cluster.json",
+            "GET names",
+            "GET names",
+            "GET pitr.json",
+            "PUT segment"
+        ]
+    );
+}
+
+/// The segment's object goes, so that it can be pushed anew.
+fn delete_segment(proxy: &FaultProxy, segment: &Segment) {
+    let identifier = u64::from_le_bytes(
+        std::fs::read(segment.data_directory().join("global/pg_control")).unwrap()[..8]
+            .try_into()
+            .unwrap(),
+    );
+    let name = segment.name();
+    let path = format!(
+        "/requests/pg/{identifier}/wal/{}/{}/{name}.zst",
+        &name[..8],
+        &name[8..16]
+    );
+    let signed = [(
+        "Authorization",
+        "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0",
+    )];
+    let answer =
+        pitr_testbed::http_request(proxy.address(), "DELETE", &path, &signed, b"").unwrap();
+    assert_eq!(answer.status, 204, "{}", answer.head);
+}
+
+#[test]
+fn a_push_survives_a_server_that_has_a_bad_day() {
+    let Some((_moto, proxy)) = bucket("bad-day") else {
+        return;
+    };
+    let segment = Segment::real();
+    succeeds(command("bad-day", &proxy, &["init"]));
+    proxy.inject("GET", "pitr.json", 1, Fault::Hangup);
+    proxy.inject(
+        "GET",
+        "list-type",
+        1,
+        Fault::Refuse {
+            status: 503,
+            code: "SlowDown",
+        },
+    );
+    proxy.inject("PUT", ".zst", 1, Fault::CutAnswer { after_bytes: 0 });
+    succeeds(push("bad-day", &proxy, &segment));
+    assert_eq!(proxy.left(), 0);
+    succeeds(command("bad-day", &proxy, &["list"]));
+}
+
+#[test]
+fn a_push_to_a_folder_opens_no_socket_and_no_event_queue() {
+    let (repo, segment) = (Repo::init(), Segment::real());
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-e", "trace=%network,epoll_create1,eventfd2", "-o"])
+        .arg(repo.trace())
+        .arg(env!("CARGO_BIN_EXE_pitr-archive"))
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("PITR_REPO", repo.path())
+        .arg(segment.path())
+        .arg(segment.name());
+    succeeds(command);
+    let trace = std::fs::read_to_string(repo.trace()).unwrap();
+    assert!(trace.contains("exited with 0"), "{trace}");
+    for call in ["socket(", "connect(", "epoll_create1(", "eventfd2("] {
+        assert!(!trace.contains(call), "{trace}");
+    }
+}
