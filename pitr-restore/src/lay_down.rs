@@ -13,10 +13,12 @@ mod interlock;
 pub(crate) mod marker;
 pub(crate) mod root;
 mod sweep;
+mod writeback;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, Read, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Mutex;
@@ -39,6 +41,7 @@ use interlock::{Interlock, LOCK_FILE};
 use marker::{MARKER, UnfinishedRestore};
 use root::Root;
 pub(crate) use sweep::Swept;
+use writeback::Writeback;
 
 const CONTROL_FILE: &[u8] = b"global/pg_control";
 const TABLESPACE_MAP: &[u8] = b"tablespace_map";
@@ -82,6 +85,8 @@ struct Held {
     control_file: Option<HeldFile>,
     /// Mode of the data directory, by that of `global`.
     folder_mode: u32,
+    /// A folder of every file system that something was laid down on.
+    devices: BTreeMap<u64, (Archive, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -200,17 +205,25 @@ impl<'a> UnfinishedCluster<'a> {
         parts.sort_by_key(|part| std::cmp::Reverse(part.raw_bytes));
         let next = AtomicUsize::new(0);
         let give_up = AtomicBool::new(false);
-        let work = || -> Result<(), LayDownError> {
+        let (writeback, flusher) = Writeback::new();
+        let work = |writeback: Writeback| -> Result<(), LayDownError> {
             while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.unpack_part(reader, part, in_place, progress, &give_up)
+                self.unpack_part(reader, part, in_place, progress, &writeback, &give_up)
                     .inspect_err(|_| give_up.store(true, Ordering::Relaxed))?;
             }
             Ok(())
         };
+        let work = &work;
         let threads = threads.clamp(1, parts.len().max(1));
         let results: Vec<Result<(), LayDownError>> = std::thread::scope(|scope| {
-            let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let mut results = vec![work()];
+            scope.spawn(|| flusher.serve());
+            let workers: Vec<_> = (1..threads)
+                .map(|_| {
+                    let writeback = writeback.clone();
+                    scope.spawn(move || work(writeback))
+                })
+                .collect();
+            let mut results = vec![work(writeback)];
             results.extend(
                 workers
                     .into_iter()
@@ -236,6 +249,7 @@ impl<'a> UnfinishedCluster<'a> {
         part: &PartInfo,
         in_place: Option<&Comparison>,
         progress: &Progress,
+        writeback: &Writeback,
         give_up: &AtomicBool,
     ) -> Result<(), LayDownError> {
         let archive = part.name.archive();
@@ -274,7 +288,7 @@ impl<'a> UnfinishedCluster<'a> {
                     root.adopt(path, member.mode)
                         .map_err(failed("set the mode of", &root.path_of(path)))?;
                 }
-                MemberKind::File => folders.copy(member, data, &mut buffer)?,
+                MemberKind::File => folders.copy(member, data, &mut buffer, writeback)?,
             }
             progress.advance(member.size);
             Ok(())
@@ -295,10 +309,15 @@ impl<'a> UnfinishedCluster<'a> {
         member: &Member,
     ) -> Result<(), LayDownError> {
         let path = member.path.as_bytes();
-        root.folder_with_mode(path, member.mode)
+        let device = root
+            .folder_with_mode(path, member.mode)
             .map_err(failed("create", &root.path_of(path)))?;
+        let mut held = self.held();
+        held.devices
+            .entry(device)
+            .or_insert_with(|| (archive, path.to_vec()));
         if archive == Archive::Base && path == b"global" {
-            self.held().folder_mode = member.mode;
+            held.folder_mode = member.mode;
         }
         Ok(())
     }
@@ -386,20 +405,32 @@ impl<'a> UnfinishedCluster<'a> {
     /// Makes everything durable, then the control file, then takes the marker
     /// away: from here on it is a cluster.
     pub(crate) fn finish(mut self) -> Result<(), LayDownError> {
-        let (control_file, folder_mode) = {
+        let (control_file, folder_mode, mut devices) = {
             let mut held = self.held();
-            (held.control_file.take(), held.folder_mode)
+            let devices = std::mem::take(&mut held.devices);
+            (held.control_file.take(), held.folder_mode, devices)
         };
         let HeldFile { bytes, mode } = control_file.ok_or(LayDownError::NoControlFile)?;
         let base_path = self.base.path().to_owned();
-        for root in std::iter::once(&self.base).chain(self.tablespaces.values()) {
-            root.folder_with_mode(b"", folder_mode)
-                .map_err(failed("set the mode of", root.path()))?;
-        }
         let roots: Vec<&Root> = std::iter::once(&self.base)
             .chain(self.tablespaces.values())
             .collect();
-        durability::sync_everything(&roots).map_err(failed("synchronize", &base_path))?;
+        for root in &roots {
+            let device = root
+                .folder_with_mode(b"", folder_mode)
+                .map_err(failed("set the mode of", root.path()))?;
+            devices.remove(&device);
+        }
+        // a pg_wal that is mounted below a directory that was there
+        let mounted: Vec<OwnedFd> = devices
+            .into_values()
+            .filter_map(|(archive, member)| Some((self.root_of(archive)?, member)))
+            .map(|(root, member)| {
+                let opened = root.existing_folder(&member);
+                opened.map_err(failed("open", &root.path_of(&member)))
+            })
+            .collect::<Result<_, _>>()?;
+        durability::sync_everything(&roots, &mounted).map_err(failed("synchronize", &base_path))?;
 
         let path = self.base.path_of(CONTROL_FILE);
         let mut file = self

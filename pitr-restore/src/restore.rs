@@ -157,7 +157,7 @@ fn restore(
             && info.postgres_major.get() >= 15,
         recorded: &info.settings,
     };
-    let configured = lay_down(&reader, &layout, &recovery, settings.threads, console)
+    let configured = lay_down(&reader, &layout, &recovery, &settings, console)
         .map_err(|failure| elsewhere(failure, &sources.others_with(&reader)))
         .map_err(|failure| how_to_continue(failure, &layout))?;
     tell(&configured, &layout, role, tools.is_some(), console);
@@ -254,7 +254,7 @@ fn lay_down(
     reader: &BackupReader,
     layout: &Layout,
     recovery: &RecoverySettings<'_>,
-    threads: usize,
+    settings: &Settings,
     console: Console,
 ) -> Result<Configured, Failure> {
     let info = reader.info();
@@ -262,14 +262,16 @@ fn lay_down(
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let cluster = UnfinishedCluster::begin(layout, info)?;
     let comparing = Progress::start(console, "comparing", info.sizes.raw_bytes);
-    let in_place = cluster.compare(reader, threads, &comparing)?;
+    let in_place = cluster.compare(reader, settings.threads, &comparing)?;
     comparing.finish();
     if let Some(comparison) = &in_place {
         let swept = cluster.sweep(reader, comparison)?;
         tell_delta(comparison, &swept, console);
     }
     let progress = Progress::start(console, "restoring", info.sizes.raw_bytes);
-    cluster.unpack(reader, in_place.as_ref(), threads, &progress)?;
+    // a store that answers slowly keeps fewer threads busy than there are cores
+    let workers = settings.threads.max(settings.parts_in_flight.get());
+    cluster.unpack(reader, in_place.as_ref(), workers, &progress)?;
     progress.finish();
     let configured = configure(&cluster, info, recovery)?;
     cluster.finish()?;
@@ -289,7 +291,7 @@ fn tell_delta(comparison: &Comparison, swept: &Swept, console: Console) {
         console.warn(
             format!("\"{}\" was a link to a folder, and was taken away", link.display()),
             Some("What it leads to was left as it is."),
-            Some("A base backup holds no such link: make it again before the server starts, if it is wanted."),
+            Some("Delete that folder if it is not needed any more; a pg_wal that belongs there is linked again before the server starts."),
         );
     }
 }

@@ -612,3 +612,50 @@ fn nobody_starts_a_server_meanwhile() {
     let mut copy = Cluster::adopt(original.cluster.install(), &to).unwrap();
     copy.start().unwrap();
 }
+
+/// A `pg_wal` on a file system of its own, mounted and not linked.
+#[test]
+fn what_is_mounted_below_stays_mounted_and_is_synced_as_well() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("SKIPPED: strace is not installed (apt-get install strace)");
+        return;
+    }
+    let original = Original::start();
+    original.backup();
+    original.archive_all();
+    let (to, fresh) = (original.place("data"), original.place("fresh"));
+    succeeded(&original.restore(&to, &[]));
+    succeeded(&original.restore(&fresh, &[]));
+    let pg_wal = to.join("pg_wal");
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=8m,mode=777", "none"])
+        .arg(&pg_wal)
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !mounted {
+        eprintln!("SKIPPED: only root can mount");
+        return;
+    }
+    chown_to_server_user(&pg_wal).unwrap();
+    put(&pg_wal.join("stray"), "x");
+    fs::create_dir(pg_wal.join("lost+found")).unwrap();
+    let log = original.place("strace");
+    let restore = delta_command(&original, &to);
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-e", "trace=syncfs", "-o"])
+        .arg(&log)
+        .arg(restore.get_program())
+        .args(restore.get_args());
+    let output = run(command);
+    let found = names(&pg_wal);
+    let unmounted = Command::new("umount").arg(&pg_wal).output().unwrap();
+    assert!(unmounted.status.success());
+    succeeded(&output);
+    assert_eq!(found, ["archive_status", "lost+found"]);
+    let syncs = fs::read_to_string(&log)
+        .unwrap()
+        .matches(" syncfs(")
+        .count();
+    assert_eq!(syncs, 2);
+}

@@ -7,6 +7,7 @@ use pitr_store::backup::Member;
 
 use super::failure::{LayDownError, failed, read_failed, write_failed};
 use super::root::{Root, split};
+use super::writeback::{Writeback, Written};
 
 /// The folder that the last file went to stays open: files of one folder
 /// follow each other.
@@ -25,6 +26,7 @@ impl<'a> Folders<'a> {
         member: &Member,
         data: &mut dyn Read,
         buffer: &mut [u8],
+        writeback: &Writeback,
     ) -> Result<(), LayDownError> {
         let path = self.root.path_of(member.path.as_bytes());
         let (folder, name) = split(member.path.as_bytes());
@@ -35,6 +37,7 @@ impl<'a> Folders<'a> {
         let file = self.root.file_in(&open, name, member.mode);
         self.last = Some((folder.to_vec(), open));
         let mut file = file.map_err(failed("create", &path))?;
+        let mut written = Written::default();
         loop {
             let length = match data.read(buffer) {
                 Ok(0) => return Ok(()),
@@ -45,6 +48,7 @@ impl<'a> Folders<'a> {
             let bytes = buffer.get(..length).unwrap_or_default();
             file.write_all(bytes)
                 .map_err(write_failed(self.root, &path))?;
+            writeback.note(&file, &mut written, bytes.len() as u64);
         }
     }
 }

@@ -2,17 +2,19 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::root::Root;
 
-/// Syncs every file below `roots`.
+/// Syncs every file below `roots`, and on the file systems of `mounted`: folders
+/// below a root that have one of their own.
 ///
 /// One `syncfs` for each file system, which writes in the best order, instead
 /// of one `fsync` for each of some ten thousand files. Kernels before 5.8 do
 /// not report write errors from it: there every file is synced by itself.
-pub(super) fn sync_everything(roots: &[&Root]) -> io::Result<()> {
+pub(super) fn sync_everything(roots: &[&Root], mounted: &[OwnedFd]) -> io::Result<()> {
     if !reports_errors_of_syncfs(rustix::system::uname().release().to_bytes()) {
         return roots.iter().try_for_each(|root| sync_tree(root.path()));
     }
@@ -23,6 +25,9 @@ pub(super) fn sync_everything(roots: &[&Root]) -> io::Result<()> {
             rustix::fs::syncfs(root)?;
             synced.push(device);
         }
+    }
+    for folder in mounted {
+        rustix::fs::syncfs(folder)?;
     }
     Ok(())
 }

@@ -141,11 +141,13 @@ impl Root {
         self.sync_folder(b"")
     }
 
-    /// Makes a member folder, or finds it, and gives it `mode`.
-    pub(crate) fn folder_with_mode(&self, member: &[u8], mode: u32) -> io::Result<()> {
+    /// Makes a member folder, or finds it, and gives it `mode`; says which
+    /// device it lies on.
+    pub(crate) fn folder_with_mode(&self, member: &[u8], mode: u32) -> io::Result<u64> {
         let folder = self.folder(member)?;
         self.give_away(&folder)?;
-        set_mode(&folder, mode & FOLDER_BITS | FOLDER_LEAST)
+        set_mode(&folder, mode & FOLDER_BITS | FOLDER_LEAST)?;
+        Ok(rustix::fs::fstat(&folder)?.st_dev)
     }
 
     /// Makes a new file `name` in a folder that [`Root::folder`] opened.
