@@ -79,6 +79,9 @@ pub use manifest_file::{ChecksumAlgorithm, FileChecksum, ManifestFile, ManifestF
 pub use postgres_major::PostgresMajor;
 pub use recovery_target::action::{ParseTargetActionError, TargetAction};
 pub use recovery_target::restore_point_name::{RestorePointName, RestorePointNameError};
+pub use recovery_target::stop::{
+    EndedTransaction, PassedRecord, PassedRecordKind, RecoveryStop, RecoveryStops,
+};
 pub use recovery_target::timeline::{ParseRecoveryTargetTimelineError, RecoveryTargetTimeline};
 pub use recovery_target::{RecoveryTarget, RecoveryTargetKind};
 pub use required_settings::RequiredSettings;
@@ -127,6 +130,6 @@ pub use wal::segment_size::{WalSegmentSize, WalSegmentSizeError};
 pub use wal::summary::builder::SegmentSummaryBuilder;
 pub use wal::summary::{
     CatalogChangesSeen, CheckpointSeen, ContinuedRecord, DamageSeen, DatabaseSeen, Moment,
-    ParameterChangeSeen, RestorePointSeen, SUMMARY_LIST_LIMIT, SegmentSummary, StorageDropSeen,
-    TimelineSwitchSeen, UnfinishedInSegment,
+    ParameterChangeSeen, RestorePointSeen, RunningSeen, SUMMARY_LIST_LIMIT, SegmentSummary,
+    StorageDropSeen, TimelineSwitchSeen, UnfinishedInSegment, XidSpan,
 };

@@ -2,6 +2,7 @@
 
 pub(crate) mod action;
 pub(crate) mod restore_point_name;
+pub(crate) mod stop;
 pub(crate) mod timeline;
 
 use std::fmt;

@@ -37,6 +37,14 @@ impl TransactionId {
     pub const fn get(self) -> u32 {
         self.0
     }
+
+    /// Whether it was given out before `other`: numbers begin again after 2^32, and of any two that are in use
+    /// at a time the earlier one is less than 2^31 behind.
+    ///
+    /// Source: `TransactionIdPrecedes`, src/backend/access/transam/transam.c.
+    pub const fn precedes(self, other: TransactionId) -> bool {
+        self.0.wrapping_sub(other.0) > u32::MAX / 2
+    }
 }
 
 impl fmt::Display for TransactionId {
@@ -69,6 +77,16 @@ pub struct ParseTransactionIdError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_in_the_order_in_which_they_are_given_out() {
+        let xid = |number| TransactionId::new(number).unwrap();
+        assert!(xid(3).precedes(xid(4)));
+        assert!(!xid(4).precedes(xid(4)));
+        assert!(!xid(4).precedes(xid(3)));
+        assert!(xid(u32::MAX).precedes(xid(3)));
+        assert!(!xid(3).precedes(xid(u32::MAX)));
+    }
 
     #[test]
     fn an_epoch_is_dropped_as_the_server_does() {

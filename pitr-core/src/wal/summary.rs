@@ -10,6 +10,7 @@ use crate::required_settings::RequiredSettings;
 use crate::system_identifier::SystemIdentifier;
 use crate::timeline::id::TimelineId;
 use crate::timestamp::Timestamp;
+use crate::transaction_id::TransactionId;
 use crate::wal::file_name::WalFileName;
 use crate::wal::reader::damage::WalDamage;
 use crate::wal::reader::part::RecordPart;
@@ -68,6 +69,12 @@ pub struct SegmentSummary {
     pub latest_commit: Option<Moment>,
     /// Highest time of any end of a transaction, by which recovery to a time stops.
     pub latest_end: Option<Moment>,
+    /// Which transactions end in it; absent in summaries of the first versions.
+    #[serde(default)]
+    pub ended_xids: Option<XidSpan>,
+    /// The last account of running transactions in it; absent in summaries of the first versions.
+    #[serde(default)]
+    pub running: Option<RunningSeen>,
     /// Named restore points.
     pub restore_points: Vec<RestorePointSeen>,
     /// Checkpoints.
@@ -113,6 +120,59 @@ pub struct UnfinishedInSegment {
     /// As much of it as is in this segment, where it begins here.
     #[serde(default)]
     pub part: Option<RecordPart>,
+}
+
+/// Numbers of transactions, from the one that was given out first to the last; both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XidSpan {
+    /// The lowest, in the order in which they are given out.
+    pub lowest: u32,
+    /// The highest.
+    pub highest: u32,
+}
+
+/// An account of the running transactions, which the server writes every few seconds.
+///
+/// Source: `xl_running_xacts`, src/include/storage/standbydefs.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningSeen {
+    /// The record.
+    pub lsn: Lsn,
+    /// The number that will be given out next.
+    pub next_xid: u32,
+    /// Every transaction before this one has ended.
+    pub oldest_running_xid: u32,
+}
+
+impl XidSpan {
+    /// The span of one transaction.
+    pub const fn of(xid: TransactionId) -> Self {
+        XidSpan {
+            lowest: xid.get(),
+            highest: xid.get(),
+        }
+    }
+
+    /// The span with `xid` in it.
+    #[must_use]
+    pub fn with(self, xid: TransactionId) -> Self {
+        let beyond =
+            |end: u32, beyond: fn(TransactionId, TransactionId) -> bool| match TransactionId::new(
+                end,
+            ) {
+                Some(end) if !beyond(xid, end) => end.get(),
+                _ => xid.get(),
+            };
+        XidSpan {
+            lowest: beyond(self.lowest, |xid, end| xid.precedes(end)),
+            highest: beyond(self.highest, |xid, end| end.precedes(xid)),
+        }
+    }
+
+    /// Whether `xid` may be one of them.
+    pub fn contains(&self, xid: TransactionId) -> bool {
+        self.with(xid) == *self
+    }
 }
 
 /// A time, and the record that carries it.

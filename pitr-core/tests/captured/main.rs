@@ -5,6 +5,7 @@ mod backup_manifest;
 mod control_file;
 mod findings;
 mod page_header;
+mod stops;
 mod tablespace_map;
 mod timeline_history;
 mod wal;

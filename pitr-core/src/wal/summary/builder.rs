@@ -3,6 +3,7 @@
 use crate::catalog::row::NAMING_CATALOGS;
 use crate::lsn::Lsn;
 use crate::timestamp::Timestamp;
+use crate::transaction_id::TransactionId;
 use crate::wal::file_name::{WalFileName, WalFileNameError};
 use crate::wal::reader::WalReader;
 use crate::wal::reader::damage::{WalDamage, WalDamageKind};
@@ -13,14 +14,15 @@ use crate::wal::record::header::RecordHeader;
 use crate::wal::record::resource_manager::ResourceManager;
 use crate::wal::rmgr::database::DatabaseRecord;
 use crate::wal::rmgr::relmap::RelmapUpdate;
+use crate::wal::rmgr::standby::StandbyRecord;
 use crate::wal::rmgr::xact::{self, TransactionEnd, XactRecord};
 use crate::wal::rmgr::xlog::XlogRecord;
 use crate::wal::segment_name::SegmentName;
 use crate::wal::segment_size::WalSegmentSize;
 use crate::wal::summary::{
     CatalogChangesSeen, CheckpointSeen, ContinuedRecord, DamageSeen, DatabaseSeen, Moment,
-    ParameterChangeSeen, RestorePointSeen, SUMMARY_LIST_LIMIT, SegmentSummary, StorageDropSeen,
-    TimelineSwitchSeen, UnfinishedInSegment,
+    ParameterChangeSeen, RestorePointSeen, RunningSeen, SUMMARY_LIST_LIMIT, SegmentSummary,
+    StorageDropSeen, TimelineSwitchSeen, UnfinishedInSegment, XidSpan,
 };
 
 /// Reads a segment, in chunks of any size, and sums up what is in it.
@@ -153,6 +155,8 @@ fn empty(segment: WalFileName, timeline: crate::timeline::id::TimelineId) -> Seg
         earliest_commit: None,
         latest_commit: None,
         latest_end: None,
+        ended_xids: None,
+        running: None,
         restore_points: Vec::new(),
         checkpoints: Vec::new(),
         timeline_switches: Vec::new(),
@@ -179,7 +183,8 @@ impl SegmentSummary {
             ResourceManager::XLOG
             | ResourceManager::TRANSACTION
             | ResourceManager::DATABASE
-            | ResourceManager::RELMAP => {}
+            | ResourceManager::RELMAP
+            | ResourceManager::STANDBY => {}
             ResourceManager::HEAP | ResourceManager::HEAP2 => return self.note_rows(record),
             _ => return,
         }
@@ -194,10 +199,10 @@ impl SegmentSummary {
         {
             if committed {
                 self.commits += 1;
-                self.note_commit_time(record.lsn(), time);
+                self.note_commit_time(record.lsn(), time, header.xid);
             } else {
                 self.aborts += 1;
-                self.note_end(record.lsn(), time);
+                self.note_end(record.lsn(), time, header.xid);
             }
             return;
         }
@@ -214,6 +219,13 @@ impl SegmentSummary {
                 self.note_database(record.lsn(), &contents);
             }
             Some(RecordContents::Relmap(update)) => self.note_moved_catalogs(&update),
+            Some(RecordContents::Standby(StandbyRecord::RunningXacts(running))) => {
+                self.running = Some(RunningSeen {
+                    lsn: record.lsn(),
+                    next_xid: running.next_xid,
+                    oldest_running_xid: running.oldest_running_xid,
+                });
+            }
             _ => {}
         }
     }
@@ -323,14 +335,14 @@ impl SegmentSummary {
             }
             XactRecord::Abort(end) | XactRecord::AbortPrepared(end) => {
                 self.aborts += 1;
-                self.note_end(lsn, end.time);
+                self.note_end(lsn, end.time, end.xid);
             }
             _ => {}
         }
     }
 
     fn note_commit(&mut self, lsn: Lsn, end: &TransactionEnd<'_>) {
-        self.note_commit_time(lsn, end.time);
+        self.note_commit_time(lsn, end.time, end.xid);
         if let Some(first) = end.dropped_files.iter().next() {
             let seen = StorageDropSeen {
                 lsn,
@@ -348,7 +360,7 @@ impl SegmentSummary {
         }
     }
 
-    fn note_commit_time(&mut self, lsn: Lsn, time: Timestamp) {
+    fn note_commit_time(&mut self, lsn: Lsn, time: Timestamp, xid: u32) {
         let now = Moment { time, lsn };
         if self.earliest_commit.is_none_or(|at| time < at.time) {
             self.earliest_commit = Some(now);
@@ -356,12 +368,16 @@ impl SegmentSummary {
         if self.latest_commit.is_none_or(|at| time > at.time) {
             self.latest_commit = Some(now);
         }
-        self.note_end(lsn, time);
+        self.note_end(lsn, time, xid);
     }
 
-    fn note_end(&mut self, lsn: Lsn, time: Timestamp) {
+    fn note_end(&mut self, lsn: Lsn, time: Timestamp, xid: u32) {
         if self.latest_end.is_none_or(|at| time > at.time) {
             self.latest_end = Some(Moment { time, lsn });
+        }
+        if let Some(xid) = TransactionId::new(xid) {
+            let span = self.ended_xids.map(|span| span.with(xid));
+            self.ended_xids = Some(span.unwrap_or(XidSpan::of(xid)));
         }
     }
 
