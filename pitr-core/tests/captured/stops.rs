@@ -24,14 +24,15 @@ fn each_record(bytes: &[u8], mut look: impl FnMut(&Record<'_>)) {
     let mut reader = reader(bytes);
     let mut records = reader.feed(bytes);
     while let Some(record) = records.next_record() {
-        look(&record.unwrap());
+        look(&record.expect("a whole segment"));
     }
 }
 
 fn ends(bytes: &[u8]) -> Vec<End> {
     let mut ends = Vec::new();
     each_record(bytes, |record| {
-        let RecordContents::Transaction(contents) = record.contents().unwrap() else {
+        let RecordContents::Transaction(contents) = record.contents().expect("a whole segment")
+        else {
             return;
         };
         let (end, committed) = match contents {

@@ -147,16 +147,42 @@ impl WalArchive {
     /// # Errors
     /// The store failed.
     pub fn content(&self, timeline: TimelineId) -> Result<TimelineContent, StoreError> {
+        let logs = self.log_folders(timeline)?;
+        self.content_of(timeline, logs)
+    }
+
+    /// Which folders of 4 GiB of log `timeline` has, ascending: the upper half
+    /// of the LSNs in them. One listing, however long the log is.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn log_folders(&self, timeline: TimelineId) -> Result<Vec<u32>, StoreError> {
         let folder = layout::timeline_folder(&self.folder, timeline);
+        let mut logs: Vec<u32> = self
+            .store
+            .list(Some(&folder))?
+            .into_iter()
+            .filter(|entry| entry.kind == EntryKind::Folder)
+            .filter_map(|entry| layout::parse_log_name(&entry.name))
+            .collect();
+        logs.sort_unstable();
+        Ok(logs)
+    }
+
+    /// What lies in these folders of `timeline`, by name; one listing each.
+    /// One that is not there is empty.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn content_of(
+        &self,
+        timeline: TimelineId,
+        logs: impl IntoIterator<Item = u32>,
+    ) -> Result<TimelineContent, StoreError> {
         let mut files = Vec::new();
-        for log in self.store.list(Some(&folder))? {
-            if log.kind != EntryKind::Folder || !layout::is_log_name(&log.name) {
-                continue;
-            }
-            let Ok(log_folder) = folder.join(&log.name) else {
-                continue;
-            };
-            for entry in self.store.list(Some(&log_folder))? {
+        for log in logs {
+            let folder = layout::log_folder_of(&self.folder, timeline, log);
+            for entry in self.store.list(Some(&folder))? {
                 let EntryKind::Object { size } = entry.kind else {
                     continue;
                 };
@@ -166,7 +192,7 @@ impl WalArchive {
                 // Only where `locate` would look for it.
                 if name
                     .segment()
-                    .is_some_and(|segment| layout::lies_in(&segment, timeline, &log.name))
+                    .is_some_and(|segment| layout::lies_in(&segment, timeline, log))
                 {
                     files.push(StoredSegment {
                         name,

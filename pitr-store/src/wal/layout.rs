@@ -16,25 +16,26 @@ pub(super) fn timeline_folder(wal: &ObjectKey, timeline: TimelineId) -> ObjectKe
 }
 
 /// `wal/<8 hex TLI>/<8 hex LOG>`: the segments of 4 GiB of log.
-fn log_folder(wal: &ObjectKey, segment: &SegmentName) -> ObjectKey {
-    ObjectKey::of_layout(format!(
-        "{wal}/{}/{:08X}",
-        segment.timeline().hex(),
-        segment.log()
-    ))
+pub(super) fn log_folder_of(wal: &ObjectKey, timeline: TimelineId, log: u32) -> ObjectKey {
+    ObjectKey::of_layout(format!("{wal}/{}/{log:08X}", timeline.hex()))
 }
 
-/// Whether a name in a timeline's folder is that of a log folder.
-pub(super) fn is_log_name(name: &str) -> bool {
-    name.len() == 8
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
+fn log_folder(wal: &ObjectKey, segment: &SegmentName) -> ObjectKey {
+    log_folder_of(wal, segment.timeline(), segment.log())
+}
+
+/// The number of a log folder; `None` where a name in a timeline's folder is
+/// not that of one.
+pub(super) fn parse_log_name(name: &str) -> Option<u32> {
+    let is_upper_hex = |b: u8| b.is_ascii_digit() || (b'A'..=b'F').contains(&b);
+    (name.len() == 8 && name.bytes().all(is_upper_hex))
+        .then(|| u32::from_str_radix(name, 16).ok())
+        .flatten()
 }
 
 /// Whether `locate` looks for `segment` in the folder `log` of `timeline`.
-pub(super) fn lies_in(segment: &SegmentName, timeline: TimelineId, log: &str) -> bool {
-    segment.timeline() == timeline && format!("{:08X}", segment.log()) == log
+pub(super) fn lies_in(segment: &SegmentName, timeline: TimelineId, log: u32) -> bool {
+    segment.timeline() == timeline && segment.log() == log
 }
 
 /// The keys under which `name` can lie, one per encoding that it may have.
