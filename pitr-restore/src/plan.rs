@@ -2,78 +2,92 @@
 
 pub(crate) mod choice;
 pub(crate) mod inventory;
+pub(crate) mod log;
+pub(crate) mod make;
+pub(crate) mod names;
+pub(crate) mod nearest;
 pub(crate) mod refusal;
 pub(crate) mod report;
+pub(crate) mod search;
+pub(crate) mod stop;
 pub(crate) mod wal;
+pub(crate) mod way;
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-use pitr_core::{Lsn, RecoveryTarget, RecoveryTargetKind, SegmentName, TimelineId, Timestamp};
+use pitr_core::{
+    Lsn, ParameterChangeSeen, PassedRecord, PassedRecordKind, RecoveryStop, RecoveryTarget,
+    RecoveryTargetKind, SegmentName, TimelineId,
+};
 
 use choice::Choice;
-use refusal::{Refusal, local_time};
+use log::{Effort, ReadEnd};
+use refusal::Refusal;
+use stop::StopPoint;
 use wal::{ArchivedWal, Coverage};
 
-/// A restore that can be done as far as the repository can tell.
+/// A restore that can be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RecoveryPlan {
     pub(crate) choice: Choice,
     pub(crate) target: RecoveryTarget,
+    /// The segments up to the target, all of them there.
     pub(crate) coverage: Coverage,
-    /// Whether the log has a gap behind the target, or may have: a server that
-    /// reads ahead of what it replays would stop at it before the target.
+    /// The record at which recovery stops.
+    pub(crate) point: StopPoint,
+    /// Whether the log has a gap close behind the target, or may have: a server
+    /// that reads ahead of what it replays would stop at it before the target.
     pub(crate) gap_behind: bool,
-    /// What only the recovery itself will show.
+    /// What the summaries between the backup and the target say.
+    pub(crate) passed: Passed,
+    /// What was looked at for it.
+    pub(crate) effort: Effort,
+    /// What the DBA should know besides.
     pub(crate) notes: Vec<PlanNote>,
 }
 
-/// Something that the plan cannot prove, and that the DBA should know.
+/// What recovery passes on its way, as far as summaries were looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Passed {
+    /// Segments whose summary was looked at.
+    pub(crate) looked_at: u64,
+    /// Changes of settings that recovery must not fall below.
+    pub(crate) parameter_changes: Vec<ParameterChangeSeen>,
+}
+
+/// Something that the DBA should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PlanNote {
-    /// The time is later than anything known of the log.
-    TimeUnknown {
-        target: Timestamp,
-        newest_known: Timestamp,
-    },
-    /// Nothing says where this transaction or restore point is.
-    PlaceUnknown { target: RecoveryTarget },
-    /// The log has a gap, which the target may lie behind.
-    Hole {
-        missing: SegmentName,
-        resumes: SegmentName,
-        end: Lsn,
-    },
-    /// The timeline's log does not begin, so that recovery ends before it.
-    TimelineNotBegun {
-        timeline: TimelineId,
-        missing: SegmentName,
-    },
     /// The timeline branched off, and nothing was archived on it since.
     TimelineEmpty { timeline: TimelineId },
     /// The log ends with a `.partial`.
     Partial { segment: SegmentName },
+    /// The log is damaged, and everything behind that is out of reach.
+    EndsDamaged {
+        segment: SegmentName,
+        lsn: Option<Lsn>,
+        what: String,
+    },
 }
 
-/// Proves that `wal` leads from the chosen backup to the target.
+/// Proves that `wal` leads from the chosen backup to the target, which lies
+/// where `point` says.
 ///
 /// `brought` are the segments that lie in the backup itself.
 ///
 /// # Errors
-/// The first segment that is missing on the way, and what can be done.
+/// The first segment that is missing on the way, or why the target is not
+/// reached, and what can be done.
 pub(crate) fn prove(
     choice: Choice,
     target: &RecoveryTarget,
+    point: StopPoint,
     wal: &ArchivedWal,
     brought: &BTreeSet<SegmentName>,
 ) -> Result<RecoveryPlan, Refusal> {
     let stop_lsn = choice.backup.stop_lsn;
-    let until = match target.kind {
-        RecoveryTargetKind::Immediate => Some(stop_lsn),
-        // the record that begins at the target has to be read
-        RecoveryTargetKind::Lsn(lsn) => Some(lsn.max(stop_lsn).checked_add(1).unwrap_or(lsn)),
-        _ => None,
-    };
+    let until = point.stop.as_ref().map(|stop| stop.read_to.max(stop_lsn));
     let coverage = wal.follow(&choice.path, until, brought, stop_lsn);
     if coverage.end < stop_lsn
         && let Some(missing) = coverage.missing
@@ -84,20 +98,47 @@ pub(crate) fn prove(
             stop_lsn,
         });
     }
+    let mut notes = Vec::new();
+    if let Some(missing) = coverage.missing {
+        notes.extend(gap(&choice, target, &coverage, missing)?);
+        if point.stop.is_some() {
+            return Err(Refusal::Hole {
+                missing,
+                resumes: missing,
+                end: coverage.end,
+            });
+        }
+    }
+    if let Some(stop) = &point.stop {
+        if !stop.consistent {
+            return Err(Refusal::BeforeConsistency {
+                target: target.clone(),
+                earliest: Box::new(choice.backup),
+                named: false,
+            });
+        }
+    } else if target.kind != RecoveryTargetKind::Latest {
+        return Err(unreached(&choice, target, &point));
+    } else if let ReadEnd::Damaged { segment, lsn, what } = &point.end {
+        notes.push(PlanNote::EndsDamaged {
+            segment: *segment,
+            lsn: *lsn,
+            what: what.clone(),
+        });
+    }
     let gap_behind = match until {
         None => coverage.missing.is_some(),
-        Some(_) => wal
-            .follow(&choice.path, None, brought, stop_lsn)
+        // a server reads ahead by less than this
+        Some(until) => wal
+            .follow(
+                &choice.path,
+                Some(wal.end_of(&choice.path, stop_lsn).min(margin_behind(until))),
+                brought,
+                stop_lsn,
+            )
             .missing
             .is_some(),
     };
-    let mut notes = doubts_of_target(&choice, target);
-    if let Some(missing) = coverage.missing {
-        match gap(&choice, target, &coverage, missing) {
-            Ok(note) => notes.extend(note),
-            Err(refusal) => return Err(refusal),
-        }
-    }
     notes.extend(
         coverage
             .partial
@@ -107,13 +148,58 @@ pub(crate) fn prove(
         choice,
         target: target.clone(),
         coverage,
+        point,
         gap_behind,
+        passed: Passed::default(),
+        effort: Effort::default(),
         notes,
     })
 }
 
-/// What a gap in the log means for the target: a target whose place is not
-/// known may lie before it.
+/// Proves the way to just before the record at `lsn`, which is known to be
+/// there.
+///
+/// # Errors
+/// As [`prove`].
+pub(crate) fn prove_before(
+    choice: Choice,
+    lsn: Lsn,
+    wal: &ArchivedWal,
+    brought: &BTreeSet<SegmentName>,
+) -> Result<RecoveryPlan, Refusal> {
+    let target = RecoveryTarget {
+        kind: RecoveryTargetKind::Lsn(lsn),
+        inclusive: false,
+    };
+    let stop = RecoveryStop {
+        record: PassedRecord {
+            lsn,
+            kind: PassedRecordKind::Other {
+                resource_manager: String::new(),
+            },
+        },
+        replayed: false,
+        read_to: lsn.checked_add(1).unwrap_or(lsn),
+        end_of_replay: lsn,
+        consistent: choice.backup.stop_lsn <= lsn,
+    };
+    let point = StopPoint {
+        stop: Some(stop),
+        last_kept: None,
+        first_lost: None,
+        end_of_log: lsn,
+        end: ReadEnd::Enough,
+    };
+    prove(choice, &target, point, wal, brought)
+}
+
+/// How far behind the target gaps matter: more than any server reads ahead
+/// (`wal_decode_buffer_size`, 1 GiB at most).
+pub(crate) fn margin_behind(until: Lsn) -> Lsn {
+    until.checked_add(2 << 30).unwrap_or(until)
+}
+
+/// What a gap before the target means.
 fn gap(
     choice: &Choice,
     target: &RecoveryTarget,
@@ -123,125 +209,89 @@ fn gap(
     let end = coverage.end;
     let steps = choice.path.steps();
     let last_step = steps.last();
-    let before_timeline = last_step.is_some_and(|step| end < step.begin);
     let parent = steps
         .len()
         .checked_sub(2)
         .and_then(|index| steps.get(index))
         .map_or(choice.backup.timeline, |step| step.timeline);
-    match (&target.kind, coverage.resumes) {
-        (RecoveryTargetKind::Lsn(_) | RecoveryTargetKind::Latest, Some(resumes)) => {
-            Err(Refusal::Hole {
-                missing,
-                resumes,
-                end,
-            })
-        }
-        (RecoveryTargetKind::Lsn(target), None) if !before_timeline => {
-            Err(Refusal::BeyondArchive {
-                target: *target,
-                end,
-                missing,
-            })
-        }
-        (RecoveryTargetKind::Lsn(_) | RecoveryTargetKind::Latest, None) if before_timeline => {
-            Err(Refusal::TimelineNotBegun {
-                timeline: choice.timeline,
-                missing,
-                parent,
-            })
-        }
-        (_, Some(resumes)) => Ok(Some(PlanNote::Hole {
+    if let Some(resumes) = coverage.resumes {
+        return Err(Refusal::Hole {
             missing,
             resumes,
             end,
-        })),
-        (_, None) if before_timeline => Ok(Some(PlanNote::TimelineNotBegun {
+        });
+    }
+    if last_step.is_some_and(|step| end < step.begin) {
+        return Err(Refusal::TimelineNotBegun {
             timeline: choice.timeline,
             missing,
-        })),
-        // the way leads exactly to the branch
-        (_, None) if last_step.is_some_and(|step| end == step.begin) && steps.len() > 1 => {
-            Ok(Some(PlanNote::TimelineEmpty {
-                timeline: choice.timeline,
-            }))
-        }
-        (_, None) => Ok(None),
+            parent,
+        });
     }
+    // the way leads exactly to the branch
+    let at_branch = last_step.is_some_and(|step| end == step.begin) && steps.len() > 1;
+    Ok(
+        (at_branch && target.kind == RecoveryTargetKind::Latest).then_some(
+            PlanNote::TimelineEmpty {
+                timeline: choice.timeline,
+            },
+        ),
+    )
 }
 
-fn doubts_of_target(choice: &Choice, target: &RecoveryTarget) -> Vec<PlanNote> {
+/// Why recovery does not stop at the target, where no segment is missing.
+fn unreached(choice: &Choice, target: &RecoveryTarget, point: &StopPoint) -> Refusal {
+    if let ReadEnd::Damaged { segment, lsn, what } = &point.end {
+        return Refusal::Damaged {
+            segment: *segment,
+            lsn: *lsn,
+            what: what.clone(),
+        };
+    }
+    let (end, timeline) = (point.end_of_log, choice.timeline);
     match &target.kind {
-        RecoveryTargetKind::Time(time) => {
-            let newest_known = Timestamp::from_datetime(choice.newest_known_time);
-            (*time > newest_known)
-                .then_some(PlanNote::TimeUnknown {
-                    target: *time,
-                    newest_known,
-                })
-                .into_iter()
-                .collect()
-        }
-        RecoveryTargetKind::Xid(_) | RecoveryTargetKind::Name(_) => {
-            vec![PlanNote::PlaceUnknown {
-                target: target.clone(),
-            }]
-        }
-        RecoveryTargetKind::Latest | RecoveryTargetKind::Immediate | RecoveryTargetKind::Lsn(_) => {
-            Vec::new()
-        }
+        RecoveryTargetKind::Time(target) => Refusal::AfterLastCommit {
+            target: *target,
+            end,
+        },
+        RecoveryTargetKind::Lsn(target) => Refusal::BeyondArchive {
+            target: *target,
+            end,
+        },
+        RecoveryTargetKind::Xid(xid) => Refusal::UnknownTransaction {
+            xid: *xid,
+            timeline,
+            missing: None,
+        },
+        RecoveryTargetKind::Name(name) => Refusal::UnknownName {
+            name: name.to_string(),
+            timeline,
+            missing: None,
+            known: Vec::new(),
+        },
+        // the server looks whether it is consistent when it has the next record
+        RecoveryTargetKind::Immediate | RecoveryTargetKind::Latest => Refusal::BeyondArchive {
+            target: choice.backup.stop_lsn,
+            end,
+        },
     }
 }
 
 impl PlanNote {
     /// What can be done about it.
     pub(crate) fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::TimeUnknown { .. } => {
-                "If nothing was committed after that time, PostgreSQL stops with \"recovery ended \
-                 before configured recovery target was reached\": then leave the target out."
-                    .to_owned()
+        match self {
+            Self::EndsDamaged { .. } => {
+                Some("Put an intact copy of the segment in its place to get beyond it.".to_owned())
             }
-            Self::PlaceUnknown { .. } => {
-                "If it lies before the end of this backup, choose an older one with --backup."
-                    .to_owned()
-            }
-            Self::Hole { end, .. } => {
-                format!("Recovery stops with an error if the target does not lie before {end}.")
-            }
-            Self::TimelineNotBegun { .. } => {
-                "Recovery stops with an error if the target does not lie before it.".to_owned()
-            }
-            Self::TimelineEmpty { .. } | Self::Partial { .. } => return None,
-        })
+            Self::TimelineEmpty { .. } | Self::Partial { .. } => None,
+        }
     }
 }
 
 impl fmt::Display for PlanNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TimeUnknown {
-                target,
-                newest_known,
-            } => write!(
-                f,
-                "whether the log reaches {} is not known: the newest backup on this timeline ended at {}",
-                local_time(*target),
-                local_time(*newest_known)
-            ),
-            Self::PlaceUnknown { target } => {
-                write!(f, "where {target} lies is not known before the log is read")
-            }
-            Self::Hole {
-                missing, resumes, ..
-            } => write!(
-                f,
-                "segment {missing} is not in the repository: the log goes on with {resumes}"
-            ),
-            Self::TimelineNotBegun { timeline, missing } => write!(
-                f,
-                "segment {missing}, with which timeline {timeline} begins, is not in the repository"
-            ),
             Self::TimelineEmpty { timeline } => write!(
                 f,
                 "nothing was archived on timeline {timeline} since it branched off"
@@ -250,6 +300,13 @@ impl fmt::Display for PlanNote {
                 f,
                 "the log ends with {segment}.partial, the unfinished last segment of its timeline"
             ),
+            Self::EndsDamaged { segment, lsn, what } => {
+                write!(f, "segment {segment} is damaged")?;
+                if let Some(lsn) = lsn {
+                    write!(f, " at {lsn}")?;
+                }
+                write!(f, ", and recovery ends there: {what}")
+            }
         }
     }
 }

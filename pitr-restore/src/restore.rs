@@ -18,10 +18,8 @@ use crate::find::reach::just_before;
 use crate::lay_down::marker::MARKER;
 use crate::lay_down::{Comparison, Swept, UnfinishedCluster, survey};
 use crate::layout::Layout;
-use crate::plan::choice::{Wish, choose};
-use crate::plan::inventory::brought_segments;
+use crate::plan::make::make;
 use crate::plan::report::PlanReport;
-use crate::plan::{RecoveryPlan, prove};
 use crate::port;
 use crate::recovery_settings::RecoverySettings;
 use crate::request::RestoreRequest;
@@ -65,7 +63,7 @@ fn restore(
             &named
         }
     };
-    let (reader, plan) = plan(&mut sources, request, console)?;
+    let (reader, plan) = make(&mut sources, request, console)?;
     let layout = Layout::arrange(&reader, request)?;
     if layout.directory.is_occupied() {
         unarchived::check(layout.directory.path(), &sources.archives())?;
@@ -215,38 +213,6 @@ fn before(
         },
         ..request.clone()
     })
-}
-
-/// Chooses a backup and proves the way from it to the target.
-fn plan(
-    sources: &mut Sources,
-    request: &RestoreRequest,
-    console: Console,
-) -> Result<(BackupReader, RecoveryPlan), Failure> {
-    let inventory = sources.inventory(console)?;
-    for damaged in &inventory.damaged_backups {
-        let message = format!(
-            "base backup {} is passed over: {}",
-            damaged.label, damaged.error
-        );
-        console.warn(message, None, None);
-    }
-    for (timeline, error) in &inventory.damaged_histories {
-        let message = format!("timeline {timeline} is passed over: {error}");
-        console.warn(message, None, None);
-    }
-    let wish = Wish {
-        target: &request.target,
-        timeline: request.timeline,
-        backup: request.backup,
-        now: Utc::now(),
-    };
-    let choice = choose(&inventory.backups, &inventory.histories, &wish)?;
-    let label = choice.backup.label;
-    let reader = sources.open_backup(label, console)?;
-    let brought = brought_segments(&reader);
-    let plan = prove(choice, &request.target, &inventory.wal, &brought)?;
-    Ok((reader, plan))
 }
 
 /// From the first directory to a cluster that is whole.

@@ -30,7 +30,7 @@ impl<'c> Ground<'c> {
         timeline: RecoveryTargetTimeline,
         console: Console,
     ) -> Result<Self, Failure> {
-        let inventory = Inventory::take(cluster)?;
+        let inventory = Inventory::take_whole(cluster)?;
         for damaged in &inventory.damaged_backups {
             let message = format!(
                 "base backup {} is passed over: {}",

@@ -10,7 +10,7 @@ use pitr_store::backup::Label;
 use super::ground::Ground;
 use crate::plan::choice::{Wish, choose};
 use crate::plan::inventory::brought_segments;
-use crate::plan::prove;
+use crate::plan::prove_before;
 
 /// Whether a moment can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl<'g> Reaches<'g> {
             Ok(Some(reader)) => brought_segments(&reader),
             _ => BTreeSet::new(),
         };
-        match prove(choice, &target, &inventory.wal, &brought) {
+        match prove_before(choice, lsn, inventory.wal(), &brought) {
             Ok(plan) => {
                 self.proven.insert(label, plan.coverage.end);
                 Reach::From(label)

@@ -26,6 +26,8 @@ pub(crate) struct BackupFacts {
     pub(crate) end_timeline: TimelineId,
     pub(crate) start_lsn: Lsn,
     pub(crate) stop_lsn: Lsn,
+    /// The checkpoint that replay starts with.
+    pub(crate) checkpoint_lsn: Lsn,
     pub(crate) start_time: DateTime<Utc>,
     pub(crate) stop_time: DateTime<Utc>,
 }
@@ -48,8 +50,69 @@ pub(crate) struct Choice {
     /// needs none). The server refuses a timeline by number without it.
     pub(crate) has_history: bool,
     pub(crate) path: TimelinePath,
-    /// The latest end of any backup on this timeline's path.
-    pub(crate) newest_known_time: DateTime<Utc>,
+}
+
+/// The backups that lead along a timeline, one of which will be chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Candidates {
+    pub(crate) timeline: TimelineId,
+    has_history: bool,
+    /// By their end in the log; never empty.
+    ways: Vec<(BackupFacts, TimelinePath)>,
+    /// Whether the only one was asked for by name.
+    named: bool,
+}
+
+impl Candidates {
+    /// The one at this place.
+    pub(crate) fn choice(&self, index: usize) -> Option<Choice> {
+        let (backup, path) = self.ways.get(index)?;
+        Some(Choice {
+            backup: backup.clone(),
+            timeline: self.timeline,
+            has_history: self.has_history,
+            path: path.clone(),
+        })
+    }
+
+    /// The longest of the ways: that of the backup which begins first.
+    pub(crate) fn longest(&self) -> Option<Choice> {
+        let first = (0..self.ways.len()).min_by_key(|index| {
+            self.ways
+                .get(*index)
+                .map_or(Lsn::INVALID, |(backup, _)| backup.start_lsn)
+        })?;
+        self.choice(first)
+    }
+
+    pub(crate) fn backups(&self) -> impl DoubleEndedIterator<Item = &BackupFacts> {
+        self.ways.iter().map(|(backup, _)| backup)
+    }
+
+    /// The newest one that is consistent before the target.
+    ///
+    /// # Errors
+    /// The target lies before every one of them.
+    pub(crate) fn preferred(&self, target: &RecoveryTarget) -> Result<usize, Refusal> {
+        let found = self
+            .ways
+            .iter()
+            .rposition(|(backup, _)| ends_before(backup, target));
+        found.ok_or_else(|| self.before_all(target))
+    }
+
+    /// The refusal of a target before every backup.
+    pub(crate) fn before_all(&self, target: &RecoveryTarget) -> Refusal {
+        let earliest = self.ways.iter().min_by_key(|(backup, _)| backup.stop_lsn);
+        match earliest {
+            Some((earliest, _)) => Refusal::BeforeConsistency {
+                target: target.clone(),
+                earliest: Box::new(earliest.clone()),
+                named: self.named,
+            },
+            None => Refusal::NoBackup,
+        }
+    }
 }
 
 /// Chooses among `backups`, with the histories that the repository holds.
@@ -61,6 +124,20 @@ pub(crate) fn choose(
     histories: &BTreeMap<TimelineId, TimelineHistory>,
     wish: &Wish<'_>,
 ) -> Result<Choice, Refusal> {
+    let candidates = candidates(backups, histories, wish)?;
+    let preferred = candidates.preferred(wish.target)?;
+    candidates.choice(preferred).ok_or(Refusal::NoBackup)
+}
+
+/// The timeline to follow, and the backups that lead along it.
+///
+/// # Errors
+/// Why none does.
+pub(crate) fn candidates(
+    backups: &[BackupFacts],
+    histories: &BTreeMap<TimelineId, TimelineHistory>,
+    wish: &Wish<'_>,
+) -> Result<Candidates, Refusal> {
     if let Some(label) = wish.backup
         && !backups.iter().any(|backup| backup.label == label)
     {
@@ -109,13 +186,31 @@ pub(crate) fn choose(
         }
         // the backup decides; of several the newest that ends before the target
         RecoveryTargetTimeline::Current => {
-            let backup = suitable(backups.iter(), wish)?;
-            on_timeline(
-                std::slice::from_ref(backup),
-                histories,
-                backup.timeline,
-                wish,
-            )
+            let timeline = backups
+                .iter()
+                .filter(|backup| wish.backup.is_none_or(|label| backup.label == label))
+                .filter(|backup| ends_before(backup, wish.target))
+                .max_by_key(|backup| (backup.stop_lsn, backup.label))
+                .map(|backup| backup.timeline);
+            match timeline {
+                Some(timeline) => {
+                    let its: Vec<BackupFacts> = backups
+                        .iter()
+                        .filter(|backup| backup.timeline == timeline)
+                        .cloned()
+                        .collect();
+                    on_timeline(&its, histories, timeline, wish)
+                }
+                // for its refusal
+                None => {
+                    let named = backups
+                        .iter()
+                        .filter(|backup| wish.backup.is_none_or(|label| backup.label == label))
+                        .min_by_key(|backup| backup.stop_lsn);
+                    let timeline = named.map_or(TimelineId::FIRST, |backup| backup.timeline);
+                    on_timeline(backups, histories, timeline, wish)
+                }
+            }
         }
     }
 }
@@ -125,67 +220,59 @@ fn on_timeline(
     histories: &BTreeMap<TimelineId, TimelineHistory>,
     timeline: TimelineId,
     wish: &Wish<'_>,
-) -> Result<Choice, Refusal> {
+) -> Result<Candidates, Refusal> {
     let history = history_of(histories, timeline);
     if let Some(label) = wish.backup
         && let Some(backup) = backups.iter().find(|backup| backup.label == label)
     {
         way(&history, backup).map_err(|source| Refusal::BackupNotOnTimeline { label, source })?;
     }
-    let on_path: Vec<&BackupFacts> = backups
+    let mut ways: Vec<(BackupFacts, TimelinePath)> = backups
         .iter()
-        .filter(|backup| way(&history, backup).is_ok())
+        .filter(|backup| wish.backup.is_none_or(|label| backup.label == label))
+        .filter_map(|backup| Some((backup.clone(), way(&history, backup).ok()?)))
         .collect();
-    let Some(newest_known_time) = on_path.iter().map(|backup| backup.stop_time).max() else {
-        return Err(Refusal::NoBackupOnTimeline { timeline });
-    };
-    let backup = suitable(on_path.into_iter(), wish)?;
-    let path = way(&history, backup).map_err(|source| Refusal::BackupNotOnTimeline {
-        label: backup.label,
-        source,
-    })?;
-    Ok(Choice {
-        backup: backup.clone(),
+    if ways.is_empty() {
+        return Err(Refusal::NoBackupOnTimeline {
+            timeline,
+            leads_to: leads_to(backups, histories),
+        });
+    }
+    ways.sort_by_key(|(backup, _)| (backup.stop_lsn, backup.label));
+    Ok(Candidates {
         timeline,
         has_history: timeline == TimelineId::FIRST || histories.contains_key(&timeline),
-        path,
-        newest_known_time,
+        ways,
+        named: wish.backup.is_some(),
     })
 }
 
-/// The newest backup that is consistent before the target; the named one, if
-/// it is.
-fn suitable<'a>(
-    backups: impl Iterator<Item = &'a BackupFacts>,
-    wish: &Wish<'_>,
-) -> Result<&'a BackupFacts, Refusal> {
-    let backups: Vec<&BackupFacts> = backups
-        .filter(|backup| wish.backup.is_none_or(|label| backup.label == label))
-        .collect();
-    let ends_before = |backup: &BackupFacts| match wish.target.kind {
+/// The timelines to which any of the backups leads.
+fn leads_to(
+    backups: &[BackupFacts],
+    histories: &BTreeMap<TimelineId, TimelineHistory>,
+) -> Vec<TimelineId> {
+    let mut known: BTreeSet<TimelineId> = histories.keys().copied().collect();
+    known.extend(backups.iter().map(|backup| backup.timeline));
+    known.insert(TimelineId::FIRST);
+    known.retain(|timeline| {
+        let history = history_of(histories, *timeline);
+        backups.iter().any(|backup| way(&history, backup).is_ok())
+    });
+    known.into_iter().collect()
+}
+
+/// Whether a backup is consistent before the target, as far as backups alone
+/// tell: where it stops, the log will show.
+fn ends_before(backup: &BackupFacts, target: &RecoveryTarget) -> bool {
+    match target.kind {
         RecoveryTargetKind::Time(time) => Timestamp::from_datetime(backup.stop_time) <= time,
         RecoveryTargetKind::Lsn(lsn) => backup.stop_lsn <= lsn,
         RecoveryTargetKind::Latest
         | RecoveryTargetKind::Immediate
         | RecoveryTargetKind::Xid(_)
         | RecoveryTargetKind::Name(_) => true,
-    };
-    let newest = backups
-        .iter()
-        .copied()
-        .filter(|backup| ends_before(backup))
-        .max_by_key(|backup| (backup.stop_lsn, backup.label));
-    if let Some(backup) = newest {
-        return Ok(backup);
     }
-    let Some(earliest) = backups.iter().copied().min_by_key(|backup| backup.stop_lsn) else {
-        return Err(Refusal::NoBackup);
-    };
-    Err(Refusal::BeforeConsistency {
-        target: wish.target.clone(),
-        earliest: Box::new(earliest.clone()),
-        named: wish.backup.is_some(),
-    })
 }
 
 /// The way from a backup along a timeline's history: its start and its end
@@ -238,6 +325,7 @@ mod tests {
             end_timeline: tli(timeline),
             start_lsn: start.parse().unwrap(),
             stop_lsn: stop.parse().unwrap(),
+            checkpoint_lsn: stop.parse().unwrap(),
             start_time,
             stop_time: start_time + TimeDelta::minutes(1),
         }

@@ -3,19 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pitr_console::Explain;
-use pitr_core::{BackupManifest, SegmentName, TimelineHistory, TimelineId, WalFileName};
+use pitr_core::{
+    BackupManifest, Lsn, SegmentName, SystemIdentifier, TimelineHistory, TimelineId, TimelinePath,
+    WalFileName,
+};
 use pitr_store::backup::{
     Archive, BackupInfo, BackupReadError, BackupReader, BackupSource, DamagedBackup, Label,
 };
-use pitr_store::wal::FetchError;
+use pitr_store::wal::{FetchError, WalArchive};
 use pitr_store::{Cluster, StoreError};
 
 use super::choice::BackupFacts;
 use super::wal::ArchivedWal;
 
-/// The backups, timelines and segments of one cluster, listed once.
+/// The backups and timelines of one cluster, and of its segments what has been
+/// looked for: an archive may hold a hundred thousand, of which a recovery
+/// passes a few.
 #[derive(Debug)]
 pub(crate) struct Inventory {
+    /// The log in each repository.
+    archives: Vec<WalArchive>,
     pub(crate) backups: Vec<BackupFacts>,
     /// Backups that cannot be used, with the reason.
     pub(crate) damaged_backups: Vec<DamagedBackup>,
@@ -23,7 +30,12 @@ pub(crate) struct Inventory {
     pub(crate) histories: BTreeMap<TimelineId, TimelineHistory>,
     /// Histories that cannot be used, with the reason.
     pub(crate) damaged_histories: Vec<(TimelineId, FetchError)>,
-    pub(crate) wal: ArchivedWal,
+    /// Segments, where they were looked for.
+    wal: ArchivedWal,
+    /// Log folders of the timelines that were asked for.
+    logs: BTreeMap<TimelineId, BTreeSet<u32>>,
+    /// Log folders that were listed.
+    listed: BTreeSet<(TimelineId, u32)>,
 }
 
 /// Why the repository could not be listed.
@@ -64,7 +76,8 @@ impl Explain for InventoryError {
 }
 
 impl Inventory {
-    /// Lists what there is; reads no segment and no part of a backup.
+    /// Lists backups and timelines; lists and reads no segment and no part of
+    /// a backup.
     ///
     /// # Errors
     /// Of the store. What is damaged is told apart, and does not hide the rest.
@@ -72,7 +85,6 @@ impl Inventory {
         let archive = cluster.wal();
         let mut histories = BTreeMap::new();
         let mut damaged_histories = Vec::new();
-        let mut wal = ArchivedWal::new(cluster.identity().segment_size);
         for timeline in archive.timelines()? {
             match archive.history(timeline) {
                 Ok(Some(history)) if timeline != TimelineId::FIRST => {
@@ -82,16 +94,6 @@ impl Inventory {
                 Err(FetchError::Store(error)) => return Err(error.into()),
                 Err(error) => damaged_histories.push((timeline, error)),
             }
-            let content = archive.content(timeline)?;
-            let size = cluster.identity().segment_size;
-            let ranges = content.ranges().into_iter().filter_map(|range| {
-                Some(range.first.number(size).ok()?..=range.last.number(size).ok()?)
-            });
-            let partials = content.files.iter().filter_map(|file| match file.name {
-                WalFileName::Partial(segment) => Some(segment),
-                _ => None,
-            });
-            wal.add(timeline, ranges, partials);
         }
         let listing = cluster.backups().list()?;
         let mut backups = Vec::new();
@@ -99,13 +101,132 @@ impl Inventory {
             backups.push(facts(cluster, info)?);
         }
         Ok(Self {
+            wal: ArchivedWal::new(cluster.identity().segment_size),
+            archives: vec![archive],
             backups,
             damaged_backups: listing.damaged,
             histories,
             damaged_histories,
-            wal,
+            logs: BTreeMap::new(),
+            listed: BTreeSet::new(),
         })
     }
+
+    /// The same, with every segment that there is.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub(crate) fn take_whole(cluster: &Cluster) -> Result<Self, InventoryError> {
+        let mut inventory = Self::take(cluster)?;
+        for timeline in cluster.wal().timelines()? {
+            for log in inventory.logs(timeline)? {
+                inventory.look_into(timeline, log)?;
+            }
+        }
+        Ok(inventory)
+    }
+
+    /// What was looked for so far.
+    pub(crate) fn wal(&self) -> &ArchivedWal {
+        &self.wal
+    }
+
+    /// The log in each repository, in the order of the setting.
+    pub(crate) fn archives(&self) -> &[WalArchive] {
+        &self.archives
+    }
+
+    /// Whose log it is.
+    pub(crate) fn system_identifier(&self) -> SystemIdentifier {
+        let archive = self.archives.first();
+        archive.map_or(SystemIdentifier::new(0), |archive| {
+            archive.cluster().system_identifier
+        })
+    }
+
+    /// How many folders of segments were listed.
+    pub(crate) fn folders_listed(&self) -> u64 {
+        u64::try_from(self.listed.len()).unwrap_or(u64::MAX)
+    }
+
+    /// Looks for the last segment of every timeline of `path`.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub(crate) fn look_at_ends(&mut self, path: &TimelinePath) -> Result<(), InventoryError> {
+        for step in path.steps() {
+            let logs = self.logs(step.timeline)?;
+            // a folder may hold no more than foreign files
+            for log in logs.into_iter().rev() {
+                self.look_into(step.timeline, log)?;
+                let wal = &self.wal;
+                if wal.last(step.timeline).is_some() || wal.last_partial(step.timeline).is_some() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for every segment of `path` before `until`.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub(crate) fn look_until(
+        &mut self,
+        path: &TimelinePath,
+        until: Lsn,
+    ) -> Result<(), InventoryError> {
+        for step in path.steps() {
+            if step.begin >= until {
+                break;
+            }
+            let end = step.end.map_or(until, |end| end.min(until));
+            let folders = log_of(step.begin)..=log_of(end);
+            for log in self.logs(step.timeline)? {
+                if folders.contains(&log) {
+                    self.look_into(step.timeline, log)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn logs(&mut self, timeline: TimelineId) -> Result<BTreeSet<u32>, InventoryError> {
+        if let Some(known) = self.logs.get(&timeline) {
+            return Ok(known.clone());
+        }
+        let mut logs = BTreeSet::new();
+        for archive in &self.archives {
+            logs.extend(archive.log_folders(timeline)?);
+        }
+        self.logs.insert(timeline, logs.clone());
+        Ok(logs)
+    }
+
+    fn look_into(&mut self, timeline: TimelineId, log: u32) -> Result<(), InventoryError> {
+        if !self.listed.insert((timeline, log)) {
+            return Ok(());
+        }
+        let size = self.wal.size();
+        for archive in &self.archives {
+            let content = archive.content_of(timeline, [log])?;
+            let ranges = content.ranges().into_iter().filter_map(|range| {
+                Some(range.first.number(size).ok()?..=range.last.number(size).ok()?)
+            });
+            let partials = content.files.iter().filter_map(|file| match file.name {
+                WalFileName::Partial(segment) => Some(segment),
+                _ => None,
+            });
+            self.wal.add(timeline, ranges, partials);
+        }
+        Ok(())
+    }
+}
+
+/// The log folder that `lsn` lies in: 4 GiB each.
+fn log_of(lsn: Lsn) -> u32 {
+    u32::try_from(lsn.get() >> 32).unwrap_or(u32::MAX)
 }
 
 impl Inventory {
@@ -143,6 +264,10 @@ impl Inventory {
         }
         self.backups.sort_by_key(|backup| backup.label);
         self.wal.join(other.wal);
+        self.archives.extend(other.archives);
+        // the other has not been looked into there
+        self.logs.clear();
+        self.listed.clear();
         self.damaged_histories.extend(other.damaged_histories);
         self.damaged_backups.extend(other.damaged_backups);
         let (histories, backups) = (&self.histories, &self.backups);
@@ -164,6 +289,7 @@ fn facts(cluster: &Cluster, info: &BackupInfo) -> Result<BackupFacts, InventoryE
         },
         start_lsn: info.start_lsn,
         stop_lsn: info.stop_lsn,
+        checkpoint_lsn: info.checkpoint_lsn,
         start_time: info.start_time,
         stop_time: info.stop_time,
     })

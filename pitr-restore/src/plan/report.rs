@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use pitr_console::{ByteCount, PointInTime};
-use pitr_core::TargetAction;
+use pitr_core::{EndedTransaction, TargetAction};
 use pitr_store::backup::BackupInfo;
 use serde_json::{Value, json};
 
 use super::RecoveryPlan;
+use super::refusal::local_time;
 use crate::layout::Layout;
 use crate::request::RestoreRequest;
 use crate::role::RoleChoice;
@@ -56,8 +57,13 @@ impl PlanReport<'_> {
             ),
         );
         line("target", self.target());
-        line("timeline", self.timeline());
+        for (what, value) in self.path() {
+            line(what, value);
+        }
         line("WAL", self.wal());
+        for (what, value) in self.stop() {
+            line(what, value);
+        }
         let exists = if self.layout.directory.is_occupied() {
             "brought to the backup's state"
         } else if self.layout.directory.exists() {
@@ -121,20 +127,57 @@ impl PlanReport<'_> {
         format!("{target}, then the server {then}")
     }
 
-    /// `2 (1 until 0/5000100)`.
-    fn timeline(&self) -> String {
-        let choice = &self.plan.choice;
-        let before: Vec<String> = choice
-            .path
-            .steps()
+    /// The timelines on the way, one below the other.
+    fn path(&self) -> Vec<(&'static str, String)> {
+        let steps = self.plan.choice.path.steps();
+        let end = match &self.plan.point.stop {
+            Some(stop) => format!("{} (stop)", stop.end_of_replay),
+            None => format!("{} (end of the log)", self.plan.point.end_of_log),
+        };
+        steps
             .iter()
-            .filter_map(|step| Some(format!("{} until {}", step.timeline, step.end?)))
-            .collect();
-        if before.is_empty() {
-            choice.timeline.to_string()
-        } else {
-            format!("{} (after {})", choice.timeline, before.join(", "))
+            .enumerate()
+            .map(|(depth, step)| {
+                let indent = "   ".repeat(depth.min(8));
+                let branch = if depth == 0 { "" } else { "└─ " };
+                let end = step.end.map_or_else(|| end.clone(), |end| end.to_string());
+                let what = if depth == 0 { "timeline" } else { "" };
+                let indent = indent.get(3..).unwrap_or_default();
+                (
+                    what,
+                    format!("{indent}{branch}{}: {} ── {end}", step.timeline, step.begin),
+                )
+            })
+            .collect()
+    }
+
+    /// The record at which recovery stops, and what it keeps and loses.
+    fn stop(&self) -> Vec<(&'static str, String)> {
+        let point = &self.plan.point;
+        let commit = |commit: &EndedTransaction| {
+            format!(
+                "commit of transaction {} at {}, {}",
+                commit.xid,
+                commit.lsn,
+                local_time(commit.time)
+            )
+        };
+        let mut lines = Vec::new();
+        if let Some(stop) = &point.stop {
+            let when = if stop.replayed { "after" } else { "before" };
+            let time = stop.record.kind.time();
+            let time = time.map_or_else(String::new, |time| format!(", {}", local_time(time)));
+            lines.push(("stops", format!("{when} the {}{time}", stop.record)));
         }
+        if let Some(kept) = &point.last_kept {
+            lines.push(("keeps", format!("up to the {}", commit(kept))));
+        }
+        if let Some(lost) = &point.first_lost {
+            lines.push(("loses", format!("from the {} on", commit(lost))));
+        } else if point.stop.is_some() {
+            lines.push(("loses", "no commit that is near in the log".to_owned()));
+        }
+        lines
     }
 
     fn wal(&self) -> String {
@@ -192,6 +235,12 @@ impl PlanReport<'_> {
                 "partial": coverage.partial,
                 "first_missing_segment": coverage.missing,
             },
+            "stop": plan.point.stop,
+            "last_kept": plan.point.last_kept,
+            "first_lost": plan.point.first_lost,
+            "end_of_log": plan.point.stop.is_none().then_some(plan.point.end_of_log),
+            "parameter_changes": plan.passed.parameter_changes,
+            "looked_at": plan.effort,
             "directory": self.layout.directory.path(),
             "tablespaces": self.layout.tablespaces.iter().map(|tablespace| json!({
                 "oid": tablespace.oid,

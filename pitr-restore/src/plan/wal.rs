@@ -86,6 +86,19 @@ impl ArchivedWal {
             .is_some_and(|range| range.contains(&number))
     }
 
+    pub(crate) fn size(&self) -> WalSegmentSize {
+        self.size
+    }
+
+    /// The last `.partial` of a timeline.
+    pub(crate) fn last_partial(&self, timeline: TimelineId) -> Option<SegmentNumber> {
+        self.partials
+            .iter()
+            .filter(|segment| segment.timeline() == timeline)
+            .filter_map(|segment| segment.number(self.size).ok())
+            .max()
+    }
+
     /// The last segment of a timeline.
     pub(crate) fn last(&self, timeline: TimelineId) -> Option<SegmentNumber> {
         self.ranges(timeline).last().map(|range| *range.end())
@@ -163,18 +176,14 @@ impl ArchivedWal {
     }
 
     /// Where the archived log of a path's last timeline ends.
-    fn end_of(&self, path: &TimelinePath, brought_end: Lsn) -> Lsn {
+    pub(crate) fn end_of(&self, path: &TimelinePath, brought_end: Lsn) -> Lsn {
         let Some(last_step) = path.steps().last() else {
             return path.begin();
         };
         let first = SegmentNumber::containing(last_step.begin, self.size);
         let archived = self.last(last_step.timeline).filter(|last| *last >= first);
         let partial = self
-            .partials
-            .iter()
-            .filter(|segment| segment.timeline() == last_step.timeline)
-            .filter_map(|segment| segment.number(self.size).ok())
-            .max()
+            .last_partial(last_step.timeline)
             .filter(|number| *number >= first);
         match archived.max(partial) {
             Some(last) => last.end(self.size).max(brought_end),

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use pitr_core::{SegmentName, TimelineId, WalFileName};
 
-use super::{Copied, CopyError, WalArchive, layout};
-use crate::store::{EntryKind, StoreError};
+use super::{Copied, CopyError, WalArchive};
+use crate::store::StoreError;
 
 /// Folders that are looked at in any case: that of the newest segment, and the
 /// one before, so that its end is seen too. With segments of 16 MiB that is the
@@ -157,19 +157,8 @@ impl WalArchive {
         with_history: bool,
     ) -> Result<Window, StoreError> {
         let mut names = Window::new();
-        let log = format!("{log:08X}");
-        let folder = layout::timeline_folder(&self.folder, timeline);
-        if let Ok(folder) = folder.join(&log) {
-            for entry in self.store.list(Some(&folder))? {
-                if let EntryKind::Object { .. } = entry.kind
-                    && let Some((name, _)) = layout::parse_stored_name(&entry.name)
-                    && name
-                        .segment()
-                        .is_some_and(|segment| layout::lies_in(&segment, timeline, &log))
-                {
-                    names.insert(name);
-                }
-            }
+        for file in self.content_of(timeline, [log])?.files {
+            names.insert(file.name);
         }
         let history = WalFileName::History(timeline);
         if with_history && timeline != TimelineId::FIRST && self.locate(&history)?.is_some() {

@@ -1,0 +1,361 @@
+//! The log of a way: what its summaries say, and its records.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read as _, Write};
+use std::rc::Rc;
+
+use pitr_core::{
+    Lsn, Record, SegmentName, SegmentSummary, SegmentSummaryBuilder, SystemIdentifier, WalFileName,
+    WalReader,
+};
+use pitr_store::StoreError;
+use pitr_store::backup::{BackupReadError, BackupReader};
+use pitr_store::wal::{FetchError, SummaryError, WalArchive};
+
+use super::way::Way;
+
+/// Bytes of a brought segment that are read at a time.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Where segments come from.
+pub(crate) trait SegmentSource: Sync {
+    /// What is in a segment; `Ok(None)` where it is not there.
+    fn summary(&self, name: &WalFileName) -> Result<Option<SegmentSummary>, LogError>;
+
+    /// Its bytes; `Ok(false)` where it is not there. Ends early, without an
+    /// error, when `sink` does not want more.
+    fn read(
+        &self,
+        name: &WalFileName,
+        sink: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<bool, LogError>;
+}
+
+/// Why the log could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    /// A segment in the archive cannot be read as one.
+    #[error(transparent)]
+    Damaged(FetchError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The backup's own segments could not be read.
+    #[error(transparent)]
+    Backup(BackupReadError),
+}
+
+impl From<FetchError> for LogError {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Store(error) => Self::Store(error),
+            error => Self::Damaged(error),
+        }
+    }
+}
+
+impl pitr_console::Explain for LogError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Damaged(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Backup(error) => error.hint(),
+        }
+    }
+}
+
+/// The archives, and what a backup brought along.
+pub(crate) struct RepositoryLog<'a> {
+    /// Of each repository: what is not in one, or damaged there, may be in another.
+    pub(crate) archives: &'a [WalArchive],
+    pub(crate) backup: Option<&'a BackupReader>,
+    pub(crate) brought: &'a BTreeSet<SegmentName>,
+}
+
+impl RepositoryLog<'_> {
+    /// The bytes of a segment that the backup holds itself.
+    fn read_brought(
+        &self,
+        name: &WalFileName,
+        sink: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<bool, LogError> {
+        let (Some(reader), WalFileName::Segment(segment)) = (self.backup, name) else {
+            return Ok(false);
+        };
+        if !self.brought.contains(segment) {
+            return Ok(false);
+        }
+        let Ok(path) = format!("pg_wal/{segment}").parse() else {
+            return Ok(false);
+        };
+        let mut data = reader.open_member(&path).map_err(LogError::Backup)?;
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            match data.read(&mut chunk) {
+                Ok(0) => return Ok(true),
+                Ok(bytes) => {
+                    if !sink(chunk.get(..bytes).unwrap_or_default()) {
+                        return Ok(true);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(LogError::Damaged(FetchError::Sink(error))),
+            }
+        }
+    }
+}
+
+impl SegmentSource for RepositoryLog<'_> {
+    fn summary(&self, name: &WalFileName) -> Result<Option<SegmentSummary>, LogError> {
+        let mut damaged = None;
+        for archive in self.archives {
+            match archive.summary_or_scan(name) {
+                Ok(summary) => return Ok(Some(summary)),
+                Err(SummaryError::Fetch(error)) => match LogError::from(error) {
+                    LogError::Damaged(error) => damaged = Some(error),
+                    error => return Err(error),
+                },
+                Err(SummaryError::Store(error)) => return Err(LogError::Store(error)),
+                // it is not there; what is wrong with a summary was passed over
+                Err(_) => {}
+            }
+        }
+        if let Some(error) = damaged {
+            return Err(LogError::Damaged(error));
+        }
+        let WalFileName::Segment(segment) = name else {
+            return Ok(None);
+        };
+        let size = self.archives.first().map(|a| a.cluster().segment_size);
+        let builder = size.map(|size| SegmentSummaryBuilder::of_partial(*segment, size));
+        let Some(Ok(mut builder)) = builder else {
+            return Ok(None);
+        };
+        let found = self.read_brought(name, &mut |bytes| {
+            builder.feed(bytes);
+            true
+        })?;
+        Ok(found.then(|| builder.finish()))
+    }
+
+    fn read(
+        &self,
+        name: &WalFileName,
+        sink: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<bool, LogError> {
+        let mut damaged = None;
+        for archive in self.archives {
+            let (mut enough, mut begun) = (false, false);
+            let mut writer = Sink {
+                sink: &mut *sink,
+                enough: &mut enough,
+                begun: &mut begun,
+            };
+            match archive.fetch_to(name, &mut writer) {
+                Ok(_) => return Ok(true),
+                Err(FetchError::Absent { .. }) => {}
+                Err(FetchError::Sink(_)) if enough => return Ok(true),
+                Err(error) => match LogError::from(error) {
+                    // what was handed out cannot be taken back
+                    LogError::Damaged(error) if !begun => damaged = Some(error),
+                    error => return Err(error),
+                },
+            }
+        }
+        match damaged {
+            Some(error) => Err(LogError::Damaged(error)),
+            None => self.read_brought(name, sink),
+        }
+    }
+}
+
+/// Takes bytes until it has enough.
+struct Sink<'s, 'f> {
+    sink: &'s mut (dyn FnMut(&[u8]) -> bool + 'f),
+    enough: &'s mut bool,
+    begun: &'s mut bool,
+}
+
+impl Write for Sink<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        *self.begun = true;
+        if (self.sink)(bytes) {
+            Ok(bytes.len())
+        } else {
+            *self.enough = true;
+            Err(io::ErrorKind::Other.into())
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The log of a way. Counts what it touches, and touches nothing twice.
+pub(crate) struct Log<'a> {
+    source: &'a dyn SegmentSource,
+    way: Way,
+    system_identifier: SystemIdentifier,
+    summaries: RefCell<BTreeMap<u64, Option<Rc<SegmentSummary>>>>,
+    read: Cell<u64>,
+}
+
+/// What a plan has looked at in the archive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Effort {
+    /// Segments whose summary was read.
+    pub(crate) summaries: u64,
+    /// Segments whose records were read.
+    pub(crate) segments: u64,
+    /// Folders of segments that were listed.
+    pub(crate) folders: u64,
+}
+
+impl std::ops::Add for Effort {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            summaries: self.summaries.saturating_add(other.summaries),
+            segments: self.segments.saturating_add(other.segments),
+            folders: self.folders.saturating_add(other.folders),
+        }
+    }
+}
+
+/// Why reading of records came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ReadEnd {
+    /// Whoever asked had enough.
+    Enough,
+    /// Nothing comes after the last segment.
+    EndOfWay,
+    /// A segment is not there.
+    Missing(SegmentName),
+    /// A segment or record cannot be read: the end of the log to a server.
+    Damaged {
+        /// The segment.
+        segment: SegmentName,
+        /// Where, if the records themselves show it.
+        lsn: Option<Lsn>,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl<'a> Log<'a> {
+    pub(crate) fn new(
+        source: &'a dyn SegmentSource,
+        way: Way,
+        system_identifier: SystemIdentifier,
+    ) -> Self {
+        Self {
+            source,
+            way,
+            system_identifier,
+            summaries: RefCell::default(),
+            read: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn way(&self) -> &Way {
+        &self.way
+    }
+
+    pub(crate) fn source(&self) -> &'a dyn SegmentSource {
+        self.source
+    }
+
+    /// What was looked at so far.
+    pub(crate) fn effort(&self) -> Effort {
+        Effort {
+            summaries: u64::try_from(self.summaries.borrow().len()).unwrap_or(u64::MAX),
+            segments: self.read.get(),
+            folders: 0,
+        }
+    }
+
+    /// What is in a segment; `None` where it is not there, or unreadable.
+    pub(crate) fn summary(&self, index: u64) -> Result<Option<Rc<SegmentSummary>>, LogError> {
+        if index >= self.way.len() {
+            return Ok(None);
+        }
+        if let Some(known) = self.summaries.borrow().get(&index) {
+            return Ok(known.clone());
+        }
+        let summary = match self.source.summary(&self.way.file(index)) {
+            Ok(summary) => summary.map(Rc::new),
+            Err(LogError::Damaged(_)) => None,
+            Err(error) => return Err(error),
+        };
+        self.summaries.borrow_mut().insert(index, summary.clone());
+        Ok(summary)
+    }
+
+    /// The summaries that were looked at so far.
+    pub(crate) fn seen(&self) -> Vec<(u64, Rc<SegmentSummary>)> {
+        self.summaries
+            .borrow()
+            .iter()
+            .filter_map(|(index, summary)| Some((*index, summary.clone()?)))
+            .collect()
+    }
+
+    /// Hands the records from the segment `from` on to `visit`, with the
+    /// segment that they end in, until it answers `false`.
+    pub(crate) fn records(
+        &self,
+        from: u64,
+        visit: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+    ) -> Result<ReadEnd, LogError> {
+        let mut reader = WalReader::new(self.way.number(from), self.way.size())
+            .expect_system(self.system_identifier);
+        if self.way.may_end() {
+            reader = reader.may_end();
+        }
+        for index in from..self.way.len() {
+            let mut end = None;
+            let segment = self.way.segment(index);
+            self.read.set(self.read.get().saturating_add(1));
+            let found = self.source.read(&self.way.file(index), &mut |bytes| {
+                let mut records = reader.feed(bytes);
+                while let Some(record) = records.next_record() {
+                    match record {
+                        Ok(record) if visit(index, &record) => {}
+                        Ok(_) => end = Some(ReadEnd::Enough),
+                        Err(damage) => {
+                            end = Some(ReadEnd::Damaged {
+                                segment,
+                                lsn: Some(damage.lsn),
+                                what: damage.kind.to_string(),
+                            });
+                        }
+                    }
+                    if end.is_some() {
+                        return false;
+                    }
+                }
+                true
+            });
+            match found {
+                Ok(_) if end.is_some() => {}
+                Ok(true) => {}
+                Ok(false) => end = Some(ReadEnd::Missing(segment)),
+                Err(LogError::Damaged(error)) => {
+                    end = Some(ReadEnd::Damaged {
+                        segment,
+                        lsn: None,
+                        what: error.to_string(),
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+            if let Some(end) = end {
+                return Ok(end);
+            }
+        }
+        Ok(ReadEnd::EndOfWay)
+    }
+}
