@@ -1,9 +1,11 @@
 //! Reaching the repository that the settings name, and a cluster in it.
 
+use std::collections::HashSet;
+
 use pitr_core::{SystemIdentifier, WalFileName};
 use pitr_store::{Cluster, Repository, RepositorySet, open_store};
 
-use crate::{Failure, Settings};
+use crate::{Failure, Settings, SettingsError};
 
 /// The repositories that the settings name. Touches none of them.
 ///
@@ -15,6 +17,14 @@ pub fn repository_set(settings: &Settings) -> Result<RepositorySet, Failure> {
         .into_iter()
         .map(|address| open_store(address, &settings.stores))
         .collect::<Result<Vec<_>, _>>()?;
+    // one place under two spellings would count as two copies
+    let mut places = HashSet::new();
+    for store in &stores {
+        let location = store.location();
+        if !places.insert(location.trim_end_matches('/').to_owned()) {
+            return Err(SettingsError::NamedTwice { found: location }.into());
+        }
+    }
     let set = RepositorySet::new(stores, settings.required);
     Ok(set.with_keys(settings.keys.clone()))
 }
@@ -153,5 +163,27 @@ pub fn choose_clusters(
         (false, None) => Ok(chosen),
         (true, None) => Err(Failure::new("the repositories hold no cluster yet")
             .with_hint("The first segment or backup that is stored claims them for its cluster.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RepositoryArguments;
+
+    #[test]
+    fn one_place_under_two_spellings_is_no_second_copy() {
+        let set = |second: &str| {
+            let arguments = RepositoryArguments {
+                repo: vec!["/srv/pitr".to_owned(), second.to_owned()],
+                ..RepositoryArguments::default()
+            };
+            repository_set(&Settings::resolve(&arguments, |_| None).unwrap())
+        };
+        for second in ["/srv/pitr/", "file:///srv/pitr", "/srv/pitr"] {
+            let refused = set(second).unwrap_err();
+            assert!(refused.message().contains("named twice"), "{second}");
+        }
+        assert_eq!(set("/srv/other").unwrap().stores().len(), 2);
     }
 }
