@@ -25,8 +25,9 @@ const DEFAULT_NICE: u8 = 10;
 /// The flags of every command that reaches a repository.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct RepositoryArguments {
-    /// Repository: an absolute path, or a URL like file:///PATH or sftp://USER@HOST/PATH; give it
-    /// again for each of several that are to hold the same [env: PITR_REPO, one address per line]
+    /// Repository: an absolute path, or a URL like s3://BUCKET/PATH or sftp://USER@HOST/PATH;
+    /// give it again for each of several that are to hold the same [env: PITR_REPO, one address per
+    /// line]
     #[arg(long, value_name = "URL", global = true)]
     pub repo: Vec<String>,
 

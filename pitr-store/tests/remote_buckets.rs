@@ -172,3 +172,26 @@ fn google_keeps_the_promises_of_a_store() {
     let error = elsewhere.stat(&key("pitr.json")).unwrap_err();
     assert!(!error.is_absence(), "{error}");
 }
+
+#[test]
+fn a_mark_of_the_dead_is_taken_over_and_a_young_one_is_not() {
+    let fake = GoogleFake::start("marks").unwrap();
+    let open = || open_store("gs://marks/repo", &google(fake.endpoint())).unwrap();
+    let (dead, living) = (open(), open());
+    let name = key("backups/20261120T074502Z");
+    let marks = || {
+        let objects = fake.objects().into_iter().map(|(name, _)| name);
+        objects.filter(|name| name.contains(".hold.")).count()
+    };
+    // as after kill -9: it is never given up, and not renewed within the test
+    std::mem::forget(dead.hold(&name).unwrap().unwrap());
+    fake.age(".hold.", 3500);
+    assert!(living.hold(&name).unwrap().is_none());
+    assert_eq!(marks(), 1, "the one who came in vain took his own away");
+    fake.age(".hold.", 200);
+    let held = living.hold(&name).unwrap();
+    assert!(held.is_some());
+    assert_eq!(marks(), 1, "that of the dead is gone");
+    drop(held);
+    assert_eq!(marks(), 0);
+}

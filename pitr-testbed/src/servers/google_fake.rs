@@ -88,6 +88,16 @@ impl GoogleFake {
         format!("http://{}", self.address)
     }
 
+    /// Makes every object whose name holds `part` older by `seconds`.
+    pub fn age(&self, part: &str, seconds: u64) {
+        let mut inner = self.state.lock();
+        for (name, object) in &mut inner.objects {
+            if name.contains(part) {
+                object.changed = object.changed.saturating_sub(seconds);
+            }
+        }
+    }
+
     /// Names and contents of all objects.
     #[must_use]
     pub fn objects(&self) -> Vec<(String, Vec<u8>)> {
