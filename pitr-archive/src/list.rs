@@ -4,6 +4,7 @@ mod damage;
 mod report;
 mod several;
 mod text;
+mod window;
 
 use pitr_console::{Console, Failure, Settings};
 

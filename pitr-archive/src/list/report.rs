@@ -1,7 +1,10 @@
 //! What a repository holds, as `--json` shows it.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use pitr_console::Failure;
+use pitr_core::{BackupManifest, TimelineHistory};
 use pitr_core::{Lsn, PostgresMajor, SegmentName, SystemIdentifier, TimelineId, WalFileName};
 use pitr_core::{SegmentNumber, WalSegmentSize};
 use pitr_store::backup::{
@@ -11,6 +14,7 @@ use pitr_store::wal::{TimelineContent, WalRange};
 use pitr_store::{Cluster, FetchError, Repository};
 use serde::Serialize;
 
+use super::window::{Archived, BackupOnWay, TimelineWindows};
 use crate::key::Encryption;
 
 /// A repository.
@@ -54,6 +58,9 @@ pub(super) struct TimelineReport {
     pub(super) gaps: Vec<GapReport>,
     pub(super) partial: Vec<String>,
     pub(super) stored_bytes: u64,
+    /// What can be recovered along it, and why not more.
+    #[serde(flatten)]
+    pub(super) recoverable: TimelineWindows,
 }
 
 #[derive(Debug, Serialize)]
@@ -96,11 +103,22 @@ pub(super) struct BackupReport {
     pub(super) stored_bytes: u64,
     pub(super) files: u64,
     pub(super) tablespaces: usize,
-    /// End of the WAL that continues the backup on its own timeline without a
-    /// gap; `None` where not even the WAL that it needs is there.
+    /// Timeline on which it ended.
+    pub(super) end_timeline: TimelineId,
+    /// End of the WAL that continues the backup on the timeline on which it
+    /// ended without a gap; `None` where not even the WAL that it needs is there.
     pub(super) wal_until: Option<Lsn>,
+    /// How far it leads, on every timeline that it leads to.
+    pub(super) reaches: Vec<ReachReport>,
     /// Whether the WAL that it needs came with the backup, and only so.
     pub(super) brings_wal: bool,
+}
+
+/// How far a backup leads on a timeline.
+#[derive(Debug, Serialize)]
+pub(super) struct ReachReport {
+    pub(super) timeline: TimelineId,
+    pub(super) until_lsn: Lsn,
 }
 
 /// A complete backup that cannot be read here.
@@ -140,6 +158,7 @@ fn cluster(cluster: &Cluster, readable: bool) -> Result<ClusterReport, Failure> 
     let size = identity.segment_size;
     let archive = cluster.wal();
     let mut timelines = Vec::new();
+    let mut histories: BTreeMap<TimelineId, TimelineHistory> = BTreeMap::new();
     let mut ranges: Vec<WalRange> = Vec::new();
     for id in archive.timelines()? {
         let content = archive.content(id)?;
@@ -163,6 +182,9 @@ fn cluster(cluster: &Cluster, readable: bool) -> Result<ClusterReport, Failure> 
             })
         });
         ranges.extend(content.ranges());
+        if history_error.is_none() {
+            histories.insert(id, history.unwrap_or_else(|| TimelineHistory::root(id)));
+        }
         timelines.push(timeline(&content, branch, history_error, size));
     }
     let catalog = cluster.backups();
@@ -178,11 +200,31 @@ fn cluster(cluster: &Cluster, readable: bool) -> Result<ClusterReport, Failure> 
             stored_bytes: outline.stored_bytes,
         })
         .collect();
+    let on_way: Vec<BackupOnWay> = listing
+        .backups
+        .iter()
+        .map(|info| on_way(&catalog, info, &ranges, size))
+        .collect::<Result<_, Failure>>()?;
+    let archived = Archived {
+        archive: &archive,
+        ranges: &ranges,
+        size,
+    };
+    if readable {
+        for timeline in &mut timelines {
+            if let Some(history) = histories.get(&timeline.timeline) {
+                timeline.recoverable = archived
+                    .windows(history, &on_way)
+                    .map_err(|error| Failure::new(error.to_string()))?;
+            }
+        }
+    }
     let backups = listing
         .backups
         .iter()
-        .map(|info| backup(&catalog, info, &ranges, size))
-        .collect::<Result<_, Failure>>()?;
+        .zip(&on_way)
+        .map(|(info, on_way)| backup(info, on_way, &timelines))
+        .collect();
     let damaged_backups = listing
         .damaged
         .into_iter()
@@ -228,6 +270,7 @@ fn timeline(
             .map(|file| file.name.to_string())
             .collect(),
         stored_bytes: content.files.iter().map(|file| file.stored_bytes).sum(),
+        recoverable: TimelineWindows::default(),
         ranges: ranges
             .iter()
             .map(|range| RangeReport {
@@ -242,15 +285,22 @@ fn timeline(
     }
 }
 
-fn backup(
-    catalog: &BackupCatalog,
-    info: &BackupInfo,
-    ranges: &[WalRange],
-    size: WalSegmentSize,
-) -> Result<BackupReport, Failure> {
-    let archived = wal_until(info, ranges, size);
-    let brings_wal = archived.is_none() && brings_wal(catalog, info, size)?;
-    Ok(BackupReport {
+fn backup(info: &BackupInfo, on_way: &BackupOnWay, timelines: &[TimelineReport]) -> BackupReport {
+    let reaches: Vec<ReachReport> = timelines
+        .iter()
+        .filter_map(|timeline| {
+            Some(ReachReport {
+                timeline: timeline.timeline,
+                until_lsn: *timeline.recoverable.reaches.get(&info.label)?,
+            })
+        })
+        .collect();
+    let wal_until = reaches
+        .iter()
+        .find(|reach| reach.timeline == on_way.end_timeline)
+        .map(|reach| reach.until_lsn)
+        .or(on_way.brings_wal.then_some(info.stop_lsn));
+    BackupReport {
         label: info.label,
         postgres_version: info.postgres_version.clone(),
         timeline: info.timeline,
@@ -263,9 +313,49 @@ fn backup(
         stored_bytes: info.sizes.stored_bytes,
         files: info.sizes.files,
         tablespaces: info.tablespaces.len(),
-        wal_until: archived.or(brings_wal.then_some(info.stop_lsn)),
-        brings_wal,
+        end_timeline: on_way.end_timeline,
+        wal_until,
+        reaches,
+        brings_wal: on_way.brings_wal,
+    }
+}
+
+/// What recovery from a backup depends on.
+fn on_way(
+    catalog: &BackupCatalog,
+    info: &BackupInfo,
+    ranges: &[WalRange],
+    size: WalSegmentSize,
+) -> Result<BackupOnWay, Failure> {
+    let end_timeline = match info.from {
+        BackupSource::Primary => info.timeline,
+        BackupSource::Standby => end_timeline(catalog, info)?,
+    };
+    // one that went over to another timeline is never brought in with its log
+    let archived = end_timeline != info.timeline || is_archived(info, ranges, size);
+    Ok(BackupOnWay {
+        label: info.label,
+        timeline: info.timeline,
+        end_timeline,
+        start_lsn: info.start_lsn,
+        stop_lsn: info.stop_lsn,
+        stop_time: info.stop_time,
+        brings_wal: !archived && brings_wal(catalog, info, size)?,
     })
+}
+
+/// The timeline on which a standby's backup ended: the newest of the ranges in
+/// its manifest, where it has one.
+fn end_timeline(catalog: &BackupCatalog, info: &BackupInfo) -> Result<TimelineId, Failure> {
+    let manifest = match catalog.open(info.label) {
+        Ok(Some(reader)) => reader.manifest().ok().flatten(),
+        Ok(None) | Err(BackupReadError::Document { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let newest = manifest
+        .and_then(|bytes| BackupManifest::parse(&bytes).ok())
+        .and_then(|manifest| manifest.wal_ranges.iter().map(|range| range.timeline).max());
+    Ok(newest.unwrap_or(info.timeline))
 }
 
 /// First and last segment that the backup cannot do without.
@@ -276,18 +366,15 @@ fn needed(info: &BackupInfo, size: WalSegmentSize) -> (SegmentNumber, SegmentNum
     )
 }
 
-/// The end of the range that holds all that the backup needs.
-fn wal_until(info: &BackupInfo, ranges: &[WalRange], size: WalSegmentSize) -> Option<Lsn> {
+/// Whether one range holds all that the backup needs.
+fn is_archived(info: &BackupInfo, ranges: &[WalRange], size: WalSegmentSize) -> bool {
     let (first, last) = needed(info, size);
     let segment = |number| SegmentName::new(info.timeline, number, size);
-    ranges
-        .iter()
-        .find(|range| {
-            range.first.timeline() == info.timeline
-                && range.first <= segment(first)
-                && segment(last) <= range.last
-        })
-        .map(|range| range.end)
+    ranges.iter().any(|range| {
+        range.first.timeline() == info.timeline
+            && range.first <= segment(first)
+            && segment(last) <= range.last
+    })
 }
 
 /// Whether the backup was brought in together with what it needs.

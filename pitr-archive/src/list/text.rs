@@ -6,10 +6,15 @@ use chrono::SubsecRound as _;
 use comfy_table::{CellAlignment, Table, presets};
 use pitr_console::{ByteCount, PointInTime};
 
-use super::report::{ClusterReport, Report, TimelineReport};
+use pitr_core::TimelineId;
+
+use super::report::{BackupReport, ClusterReport, Report, TimelineReport};
+use super::window::WindowEnd;
 
 /// Ranges and gaps of a timeline that are printed one by one.
 const SHOWN: usize = 20;
+/// Backups, the newest of them, that are printed one by one.
+const BACKUPS_SHOWN: usize = 40;
 
 pub(super) fn render(report: &Report) -> String {
     let mut out = format!(
@@ -69,7 +74,11 @@ fn render_cluster(out: &mut String, cluster: &ClusterReport) {
             "stored",
             "WAL until",
         ]);
-        for backup in &cluster.backups {
+        let older = cluster.backups.len().saturating_sub(BACKUPS_SHOWN);
+        if older > 0 {
+            let _ = writeln!(out, "  {older} older ones: --json shows all");
+        }
+        for backup in cluster.backups.iter().skip(older) {
             table.add_row([
                 backup.label.to_string(),
                 PointInTime::local(backup.stop_time.trunc_subsecs(0)).to_string(),
@@ -78,11 +87,7 @@ fn render_cluster(out: &mut String, cluster: &ClusterReport) {
                 backup.stop_lsn.to_string(),
                 ByteCount(backup.raw_bytes).to_string(),
                 ByteCount(backup.stored_bytes).to_string(),
-                match backup.wal_until {
-                    Some(lsn) if backup.brings_wal => format!("{lsn} (its own)"),
-                    Some(lsn) => lsn.to_string(),
-                    None => "WAL IS MISSING".to_owned(),
-                },
+                reaches(backup),
             ]);
         }
         push_table(out, &table);
@@ -97,6 +102,138 @@ fn render_cluster(out: &mut String, cluster: &ClusterReport) {
     }
     for timeline in &cluster.timelines {
         render_timeline(out, timeline);
+    }
+    if !cluster.sealed_backups.is_empty() {
+        return;
+    }
+    out.push_str("\nrecoverable\n");
+    render_tree(out, &cluster.timelines, None, 0);
+}
+
+/// `0/7000000`, and where it differs by timeline `0/7000000 on 1, 0/9000000 on 2`.
+fn reaches(backup: &BackupReport) -> String {
+    let own = match backup.wal_until {
+        Some(lsn)
+            if backup.brings_wal && backup.reaches.iter().all(|reach| reach.until_lsn == lsn) =>
+        {
+            return format!("{lsn} (its own)");
+        }
+        Some(lsn) => lsn.to_string(),
+        None => "WAL IS MISSING".to_owned(),
+    };
+    let elsewhere: Vec<String> = backup
+        .reaches
+        .iter()
+        .rev()
+        .filter(|reach| reach.timeline != backup.end_timeline)
+        .take(3)
+        .map(|reach| format!("{} on {}", reach.until_lsn, reach.timeline))
+        .collect();
+    if elsewhere.is_empty() {
+        own
+    } else {
+        format!("{own} on {}, {}", backup.end_timeline, elsewhere.join(", "))
+    }
+}
+
+/// The timelines below the one that they left, each with what can be recovered.
+fn render_tree(
+    out: &mut String,
+    timelines: &[TimelineReport],
+    parent: Option<TimelineId>,
+    depth: usize,
+) {
+    let known = |id: TimelineId| timelines.iter().any(|other| other.timeline == id);
+    let children = timelines.iter().filter(|timeline| {
+        let left = timeline.branch.as_ref().map(|branch| branch.parent);
+        // a parent of which nothing is there any more
+        left.filter(|left| known(*left)) == parent
+    });
+    for timeline in children {
+        let indent = "   ".repeat(depth.min(20));
+        let mark = if depth == 0 { "" } else { "└─ " };
+        let _ = write!(out, "  {indent}{mark}timeline {}", timeline.timeline);
+        if let Some(branch) = &timeline.branch {
+            let _ = write!(
+                out,
+                ", left {} at {}: {}",
+                branch.parent,
+                branch.switch_lsn,
+                branch.reason.trim()
+            );
+        }
+        out.push('\n');
+        render_windows(out, timeline, &format!("  {indent}   "));
+        // a timeline's parent is an older one, so that this ends
+        if depth < timelines.len() {
+            render_tree(out, timelines, Some(timeline.timeline), depth + 1);
+        }
+    }
+}
+
+fn render_windows(out: &mut String, timeline: &TimelineReport, indent: &str) {
+    let recoverable = &timeline.recoverable;
+    if recoverable.windows.is_empty() {
+        let _ = writeln!(out, "{indent}nothing: no backup leads here");
+    }
+    let hidden = recoverable.windows.len().saturating_sub(SHOWN);
+    if hidden > 0 {
+        let _ = writeln!(out, "{indent}{hidden} older stretches: --json shows all");
+    }
+    for window in recoverable.windows.iter().skip(hidden) {
+        let backups = match window.backups.as_slice() {
+            [one] => format!("backup {one}"),
+            [first, .., last] => {
+                format!("{} backups, {first} to {last}", window.backups.len())
+            }
+            [] => String::new(),
+        };
+        let last = window
+            .last_commit
+            .as_ref()
+            .and_then(|at| at.time.to_datetime());
+        let last = last.map_or_else(String::new, |time| {
+            format!(", last commit {}", PointInTime::local(time))
+        });
+        let _ = writeln!(
+            out,
+            "{indent}from {} ({}) to {}{last}; {backups}",
+            PointInTime::local(window.from_time.trunc_subsecs(0)),
+            window.from_lsn,
+            window.until_lsn,
+        );
+        match &window.end {
+            WindowEnd::EndOfLog => {}
+            WindowEnd::Missing {
+                first,
+                last,
+                segments,
+            } => {
+                let _ = writeln!(
+                    out,
+                    "{indent}GAP: {segments} segments are missing, {first} to {last}; then nothing before the end of a later backup"
+                );
+            }
+            WindowEnd::Damaged { segment, lsn } => {
+                let _ = writeln!(
+                    out,
+                    "{indent}GAP: {segment} is damaged at {lsn}; then nothing before the end of a later backup"
+                );
+            }
+        }
+    }
+    if recoverable.unusable_segments > 0 {
+        let _ = writeln!(
+            out,
+            "{indent}{} segments belong to no backup",
+            recoverable.unusable_segments
+        );
+    }
+    if !recoverable.windows.is_empty() && !recoverable.damage_looked_for {
+        let _ = writeln!(
+            out,
+            "{indent}damage was not looked for in so many segments: --damaged does"
+        );
     }
 }
 
