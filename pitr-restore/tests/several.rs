@@ -1,6 +1,11 @@
 //! `pitr-restore %f %p` with several repositories: what one has is served, and
 //! absence is proven by all of them together.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot set its stage has failed"
+)]
+
 #[cfg(test)]
 mod scratch;
 
