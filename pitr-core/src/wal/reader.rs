@@ -1,6 +1,7 @@
 //! The log as a stream of records.
 
 pub(crate) mod assembly;
+pub(crate) mod content_crc;
 pub(crate) mod damage;
 mod page;
 pub(crate) mod part;
@@ -18,9 +19,10 @@ use crate::system_identifier::SystemIdentifier;
 use crate::timeline::id::TimelineId;
 use crate::wal::page_header::PageHeader;
 use crate::wal::reader::assembly::Assembly;
+use crate::wal::reader::content_crc::CrcStretch;
 use crate::wal::reader::damage::WalDamage;
 use crate::wal::reader::part::RecordPart;
-use crate::wal::reader::proof::Proof;
+use crate::wal::reader::proof::{Passed, Proof};
 use crate::wal::record::Record;
 use crate::wal::record::header::RecordHeader;
 use crate::wal::seam::LogEdges;
@@ -129,6 +131,8 @@ pub struct WalReader {
     /// A page takes the place of the rest of a record that began before the first segment.
     begins_overwriting: bool,
     proof: Proof,
+    /// Long stretches of records in the chunk that was fed last, for who wants the CRC of all that was read.
+    stretches: Option<Vec<CrcStretch>>,
 }
 
 /// What the next byte is, once the page header is behind.
@@ -231,6 +235,32 @@ impl WalReader {
             previous_record: None,
             begins_overwriting: false,
             proof: Proof::default(),
+            stretches: None,
+        }
+    }
+
+    /// Notes the CRCs of long stretches of records on the way.
+    pub(crate) fn noting_stretches(mut self) -> Self {
+        self.stretches = Some(Vec::new());
+        self
+    }
+
+    /// The long stretches of records in the chunk that was fed last, in order.
+    pub(crate) fn stretches(&self) -> &[CrcStretch] {
+        self.stretches.as_deref().unwrap_or(&[])
+    }
+
+    /// Notes that a CRC was led over `bytes`, the first of which is at `position`.
+    fn note_stretch(&mut self, position: u64, bytes: &[u8], before: u32, behind: u32) {
+        if let Some(stretches) = &mut self.stretches
+            && bytes.len() >= CrcStretch::LEAST
+        {
+            stretches.push(CrcStretch {
+                position,
+                bytes: bytes.len(),
+                before,
+                behind,
+            });
         }
     }
 
@@ -269,6 +299,9 @@ impl WalReader {
     /// [`Records`] is dropped.
     pub fn feed<'r, 'i>(&'r mut self, chunk: &'i [u8]) -> Records<'r, 'i> {
         self.proof.forget();
+        if let Some(stretches) = &mut self.stretches {
+            stretches.clear();
+        }
         Records {
             reader: self,
             input: chunk,
@@ -469,6 +502,18 @@ impl Records<'_, '_> {
     #[inline]
     pub(crate) fn next_proven(&mut self) -> Option<Record<'_>> {
         self.reader.proven_record(&mut self.input)
+    }
+
+    /// Passes over records that are proven with their neighbours, but for those that `picks` wants: `each` sees them.
+    ///
+    /// `None` says nothing about the next record.
+    #[inline]
+    pub(crate) fn pass_proven(
+        &mut self,
+        picks: impl Fn(&RecordHeader, &[u8]) -> bool,
+        each: impl FnMut(&Record<'_>),
+    ) -> Option<Passed> {
+        self.reader.pass_proven(&mut self.input, picks, each)
     }
 
     /// The next record, wherever it lies and whatever it means for the reader.

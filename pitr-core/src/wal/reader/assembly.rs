@@ -102,6 +102,11 @@ impl Assembly {
         crc32c::crc32c_append(self.crc, header)
     }
 
+    /// CRC of what has come of the body.
+    pub(crate) fn body_crc(&self) -> u32 {
+        self.crc
+    }
+
     /// What has come of the record.
     pub(crate) fn part(&self) -> RecordPart {
         RecordPart::new(&self.bytes, self.received, self.crc)

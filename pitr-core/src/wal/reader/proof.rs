@@ -36,6 +36,29 @@ pub(super) struct Proof {
     singly_until: u64,
     /// Bodies and headers in the order in which the CRC covers them.
     stream: Vec<u8>,
+    /// Where the records begin that were asked for, counted from the first one.
+    picked: Vec<u16>,
+}
+
+/// Records that were proven together and passed over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Passed {
+    pub(crate) records: u64,
+    pub(crate) first: Lsn,
+    pub(crate) last: Lsn,
+}
+
+/// What a proof covers.
+#[derive(Debug, Clone, Copy)]
+struct Proven {
+    /// Records.
+    records: u64,
+    /// Bytes, from the beginning of the first to the end of the last.
+    bytes: usize,
+    /// Where the last one begins, counted from the first one.
+    last: usize,
+    /// How many of them were picked.
+    picked: usize,
 }
 
 impl Proof {
@@ -45,11 +68,25 @@ impl Proof {
     }
 
     /// Proves the records from `begin` on, as far as they lie whole in `here`, which ends with the page or earlier.
-    fn prove(&mut self, here: &[u8], begin: u64, mut prev: Lsn, major: PostgresMajor) {
+    ///
+    /// Those that `picks` wants are noted, by their header and the bytes from their beginning on.
+    fn prove(
+        &mut self,
+        here: &[u8],
+        begin: u64,
+        mut prev: Lsn,
+        major: PostgresMajor,
+        picks: impl Fn(&RecordHeader, &[u8]) -> bool,
+    ) -> Option<Proven> {
         if self.stream.len() < here.len() + BLOCK {
             self.stream.resize(here.len() + BLOCK, 0);
         }
+        let most = here.len() / RecordHeader::LEN + 1;
+        if self.picked.len() < most {
+            self.picked.resize(most, 0);
+        }
         let (mut offset, mut end, mut filled) = (0, 0, 0);
+        let (mut records, mut last, mut picked) = (0, 0, 0);
         while let Some(rest) = here.get(offset..)
             && let Some(header) = rest.first_chunk()
         {
@@ -61,6 +98,10 @@ impl Proof {
                 break;
             };
             filled += len;
+            // written whether it is wanted or not: what comes next could not be guessed
+            *self.picked.get_mut(picked)? = u16::try_from(offset).ok()?;
+            picked += usize::from(picks(&header, rest));
+            (records, last) = (records + 1, offset);
             prev = Lsn::new(begin + offset as u64);
             end = offset + len;
             offset = (end + 7) & !7;
@@ -68,10 +109,18 @@ impl Proof {
         let stream = self.stream.get(..filled).unwrap_or(&[]);
         if filled == 0 {
             // a single one that does not lend itself to this: the next may
+            None
         } else if crc32c::crc32c(stream) == RESIDUE {
             self.until = begin + end as u64;
+            Some(Proven {
+                records,
+                bytes: end,
+                last,
+                picked,
+            })
         } else {
             self.singly_until = begin + here.len() as u64;
+            None
         }
     }
 
@@ -145,32 +194,82 @@ impl WalReader {
     /// Whether the record at `begin`, after the padding that `input` begins with, is proven now.
     #[inline(never)]
     fn prove_from(&mut self, begin: u64, padding: u64, input: &[u8]) -> bool {
+        self.prove_page(begin, padding, input, |_, _| false);
+        begin < self.proof.until
+    }
+
+    /// Proves the records from `begin` to the end of the page, after the padding that `input` begins with.
+    #[inline]
+    fn prove_page(
+        &mut self,
+        begin: u64,
+        padding: u64,
+        input: &[u8],
+        picks: impl Fn(&RecordHeader, &[u8]) -> bool,
+    ) -> Option<Proven> {
         let (State::Boundary, Some(prev), Some(major)) = (self.state, self.prev, self.major) else {
-            return false;
+            return None;
         };
         if self.overwrites || self.unsure || self.unannounced.is_some() {
-            return false;
+            return None;
         }
         let in_page = begin & (self.block_size - 1);
         if in_page < self.page_header_len(begin) || begin < self.proof.singly_until {
-            return false;
+            return None;
         }
         // what ends with the address space is nothing that a server wrote
-        let (Ok(padding), Ok(room)) = (
-            usize::try_from(padding),
-            usize::try_from(self.block_size - in_page),
-        ) else {
-            return false;
-        };
-        let Some(here) = input.get(padding..) else {
-            return false;
-        };
+        begin.checked_add(self.block_size)?;
+        let room = usize::try_from(self.block_size - in_page).ok()?;
+        let here = input.get(usize::try_from(padding).ok()?..)?;
         let here = here.get(..room).unwrap_or(here);
-        if begin.checked_add(self.block_size).is_none() {
-            return false;
+        self.proof.prove(here, begin, prev, major, picks)
+    }
+
+    /// Passes over the records that can be proven together, but for those that `picks` wants: `each` sees them.
+    ///
+    /// `picks` is asked before anything is proven, with the record's header and the bytes from its beginning on, which
+    /// may end before it does or long after. `None` says nothing about the next record.
+    #[inline]
+    pub(super) fn pass_proven<'i>(
+        &mut self,
+        input: &mut &'i [u8],
+        picks: impl Fn(&RecordHeader, &[u8]) -> bool,
+        mut each: impl FnMut(&Record<'i>),
+    ) -> Option<Passed> {
+        let padding = self.position.wrapping_neg() & (ALIGNMENT - 1);
+        let begin = self.position.wrapping_add(padding);
+        if begin < self.proof.until {
+            // begun record by record
+            return None;
         }
-        self.proof.prove(here, begin, prev, major);
-        begin < self.proof.until
+        let proven = self.prove_page(begin, padding, input, picks)?;
+        let (major, timeline) = (self.major?, self.page_timeline);
+        let here = input.get(usize::try_from(padding).ok()?..)?;
+        let (here, rest) = here.split_at_checked(proven.bytes)?;
+        *input = rest;
+        self.position = begin + proven.bytes as u64;
+        let last = Lsn::new(begin + proven.last as u64);
+        self.prev = Some(last);
+        for offset in self.proof.picked.get(..proven.picked)? {
+            let bytes = here.get(usize::from(*offset)..)?;
+            let header = RecordHeader::from_bytes(bytes.first_chunk()?).ok()?;
+            let bytes = bytes.get(..header.total_len as usize)?;
+            let lsn = begin + u64::from(*offset);
+            let end = lsn + u64::from(header.total_len);
+            each(&Record {
+                lsn: Lsn::new(lsn),
+                next: Lsn::new((end + (ALIGNMENT - 1)) & !(ALIGNMENT - 1)),
+                major,
+                timeline,
+                header,
+                bytes,
+            });
+        }
+        Some(Passed {
+            records: proven.records,
+            first: Lsn::new(begin),
+            last,
+        })
     }
 }
 
@@ -188,7 +287,7 @@ mod tests {
         let mut proof = Proof::default();
         let major = PostgresMajor::new(15).unwrap();
         let here = &page[usize::try_from(begin).unwrap()..];
-        proof.prove(here, second, Lsn::new(first), major);
+        proof.prove(here, second, Lsn::new(first), major, |_, _| false);
         proof.until
     }
 
@@ -247,6 +346,65 @@ mod tests {
         false
     }
 
+    #[test]
+    fn whoever_passes_over_records_sees_those_that_were_picked_and_counts_them_all() {
+        let mut log = TestLog::new(0);
+        for number in 0..2000 {
+            log.push_data(number * 37 % 1500);
+        }
+        let first = crate::wal::segment_number::SegmentNumber::new(4);
+        let picks = |header: &RecordHeader| header.total_len % 3 == 0;
+        let mut expected = Vec::new();
+        let mut reader = WalReader::new(first, TestLog::size());
+        let mut records = reader.feed(&log.bytes);
+        while let Some(record) = records.next_record() {
+            let record = record.unwrap();
+            expected.push((
+                record.lsn(),
+                record.end_lsn(),
+                record.bytes().map(<[u8]>::to_vec),
+            ));
+        }
+        assert_eq!(expected.len(), 2000);
+        for chunk in [log.bytes.len(), 5000] {
+            let (mut seen, mut count, mut passed_over, mut last) = (Vec::new(), 0, 0, Lsn::INVALID);
+            let mut see = |record: &Record<'_>| {
+                seen.push((
+                    record.lsn(),
+                    record.end_lsn(),
+                    record.bytes().map(<[u8]>::to_vec),
+                ));
+            };
+            let mut reader = WalReader::new(first, TestLog::size());
+            for chunk in log.bytes.chunks(chunk) {
+                let mut records = reader.feed(chunk);
+                loop {
+                    while let Some(passed) =
+                        records.pass_proven(|header, _| picks(header), &mut see)
+                    {
+                        assert!(last < passed.first && passed.first <= passed.last);
+                        (count, last) = (count + passed.records, passed.last);
+                        passed_over += passed.records;
+                    }
+                    let Some(record) = records.next_by_itself() else {
+                        break;
+                    };
+                    let record = record.unwrap();
+                    (count, last) = (count + 1, record.lsn());
+                    if picks(record.header()) {
+                        see(&record);
+                    }
+                }
+            }
+            assert_eq!(count, 2000);
+            assert!(passed_over > 1000, "{passed_over}");
+            let wanted =
+                |(_, _, bytes): &&(_, _, Option<Vec<u8>>)| bytes.as_ref().unwrap().len() % 3 == 0;
+            let wanted: Vec<_> = expected.iter().filter(wanted).cloned().collect();
+            assert_eq!(seen, wanted);
+        }
+    }
+
     proptest! {
         /// Bytes that are no records prove nothing, whatever they look like.
         #[test]
@@ -256,7 +414,7 @@ mod tests {
                 *first = len.to_le_bytes();
             }
             let mut proof = Proof::default();
-            proof.prove(&bytes, 4096, Lsn::new(4000), PostgresMajor::new(15).unwrap());
+            proof.prove(&bytes, 4096, Lsn::new(4000), PostgresMajor::new(15).unwrap(), |_, _| true);
             prop_assert_eq!(proof.until, 0);
         }
     }

@@ -39,13 +39,16 @@ impl WalReader {
         };
         let (head, body) = bytes.split_at(RecordHeader::LEN);
         let covered = head.get(..RecordHeader::CRC_COVERS).unwrap_or(head);
-        let computed = crc32c::crc32c_append(crc32c::crc32c(body), covered);
+        let body_crc = crc32c::crc32c(body);
+        let computed = crc32c::crc32c_append(body_crc, covered);
         let begins = timeline_begun(&header, bytes, computed, self.major);
         if let Some(damage) = self.not_announced(&header, begins) {
             // the record itself comes with the next step
             return Step::Damage(damage);
         }
         self.take(input, u64::from(header.total_len));
+        let body_begins = lsn.get().saturating_add(head.len() as u64);
+        self.note_stretch(body_begins, body, 0, body_crc);
         match self.finish(lsn, self.page_timeline, header, computed, begins) {
             Ok(found) => Step::InPlace(found, bytes),
             Err(step) => step,
@@ -54,8 +57,12 @@ impl WalReader {
 
     /// Within a record that lies on several pages or came in several chunks.
     pub(super) fn go_on_with_record<'i>(&mut self, input: &mut &'i [u8], room: u64) -> Step<'i> {
+        let position = self.position;
         let taken = self.take(input, room.min(self.assembly.wanted()));
+        let before = self.assembly.body_crc();
         self.assembly.append(taken);
+        // before there is one, it is what the record begins with, and short
+        self.note_stretch(position, taken, before, self.assembly.body_crc());
         if self.assembly.header.is_some() {
             return Step::Moved;
         }

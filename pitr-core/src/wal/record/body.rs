@@ -5,6 +5,7 @@ use nom::number::complete::{le_u8, le_u16, le_u32};
 
 use crate::postgres_major::PostgresMajor;
 use crate::wal::record::block_reference::{BlockHeader, BlockReference, HAS_IMAGE};
+use crate::wal::record::header::RecordHeader;
 use crate::wal::record::relation_file::RelationFile;
 
 /// Highest number of a block reference.
@@ -217,6 +218,26 @@ pub(crate) fn first_relation(body: &[u8], major: PostgresMajor) -> Option<Relati
     }
     first_relation_of_any(body, major)
 }
+
+/// Whether the record that `bytes` begins with certainly changes a relation with a file number that no catalog has
+/// from the start: block 0, without an image.
+///
+/// Source: `FirstNormalObjectId`, src/include/access/transam.h.
+#[inline]
+pub(crate) fn begins_with_users_relation(bytes: &[u8]) -> bool {
+    let Some((_, block)) = bytes.split_at_checked(RecordHeader::LEN) else {
+        return false;
+    };
+    let Some(&[id, flags, _, _, _, _, _, _, _, _, _, _, r0, r1, r2, r3]) = block.first_chunk()
+    else {
+        return false;
+    };
+    let number = u32::from_le_bytes([r0, r1, r2, r3]);
+    (id == 0) & (flags & HAS_IMAGE == 0) & (number >= FIRST_NORMAL_NUMBER)
+}
+
+/// Numbers of what users make; those below are the server's own.
+const FIRST_NORMAL_NUMBER: u32 = 16384;
 
 #[inline(never)]
 fn first_relation_of_any(body: &[u8], major: PostgresMajor) -> Option<RelationFile> {

@@ -6,6 +6,7 @@ use crate::timestamp::Timestamp;
 use crate::transaction_id::TransactionId;
 use crate::wal::file_name::{WalFileName, WalFileNameError};
 use crate::wal::reader::WalReader;
+use crate::wal::reader::content_crc;
 use crate::wal::reader::damage::{WalDamage, WalDamageKind};
 use crate::wal::record::Record;
 use crate::wal::record::body;
@@ -55,7 +56,7 @@ impl SegmentSummaryBuilder {
     /// If no cluster with this segment size has such a segment.
     pub fn new(segment: SegmentName, size: WalSegmentSize) -> Result<Self, WalFileNameError> {
         Ok(Self {
-            reader: WalReader::new(segment.number(size)?, size),
+            reader: WalReader::new(segment.number(size)?, size).noting_stretches(),
             summary: empty(WalFileName::Segment(segment), segment.timeline()),
         })
     }
@@ -69,7 +70,9 @@ impl SegmentSummaryBuilder {
         size: WalSegmentSize,
     ) -> Result<Self, WalFileNameError> {
         Ok(Self {
-            reader: WalReader::new(segment.number(size)?, size).may_end(),
+            reader: WalReader::new(segment.number(size)?, size)
+                .may_end()
+                .noting_stretches(),
             summary: empty(WalFileName::Partial(segment), segment.timeline()),
         })
     }
@@ -78,19 +81,25 @@ impl SegmentSummaryBuilder {
     pub fn feed(&mut self, chunk: &[u8]) {
         let summary = &mut self.summary;
         summary.bytes += chunk.len() as u64;
-        summary.crc32c = crc32c::crc32c_append(summary.crc32c, chunk);
+        let position = self.reader.position().get();
         let mut records = self.reader.feed(chunk);
         loop {
-            // as next_record() does, without a detour of each record through its result
-            while let Some(record) = records.next_proven() {
-                summary.count(&record);
+            while let Some(passed) =
+                records.pass_proven(may_be_told, |record| summary.look_into(record))
+            {
+                summary.records += passed.records;
+                summary.first_record.get_or_insert(passed.first);
+                summary.last_record = Some(passed.last);
             }
             match records.next_by_itself() {
                 Some(Ok(record)) => summary.count(&record),
                 Some(Err(damage)) => summary.note_damage(&damage),
-                None => return,
+                None => break,
             }
         }
+        drop(records);
+        summary.crc32c =
+            content_crc::append(summary.crc32c, chunk, position, self.reader.stretches());
     }
 
     /// The summary of what was fed.
@@ -170,29 +179,23 @@ fn empty(segment: WalFileName, timeline: crate::timeline::id::TimelineId) -> Seg
 }
 
 impl SegmentSummary {
-    #[inline]
     fn count(&mut self, record: &Record<'_>) {
-        let header = record.header();
         self.records += 1;
+        self.first_record.get_or_insert(record.lsn());
         self.last_record = Some(record.lsn());
-        if self.first_record.is_none() {
-            self.first_record = Some(record.lsn());
-        }
-        // most records are of other resource managers and are not looked into
-        match header.resource_manager {
-            ResourceManager::XLOG
-            | ResourceManager::TRANSACTION
-            | ResourceManager::DATABASE
-            | ResourceManager::RELMAP
-            | ResourceManager::STANDBY => {}
-            ResourceManager::HEAP | ResourceManager::HEAP2 => return self.note_rows(record),
-            _ => return,
-        }
         self.look_into(record);
     }
 
-    #[inline(never)]
+    /// Sums up what is in a record; most are of resource managers that there is nothing to be told of.
     fn look_into(&mut self, record: &Record<'_>) {
+        match record.header().resource_manager {
+            ResourceManager::HEAP | ResourceManager::HEAP2 => self.note_rows(record),
+            manager if is_one_of(manager, LOOKED_INTO) => self.note_contents(record),
+            _ => {}
+        }
+    }
+
+    fn note_contents(&mut self, record: &Record<'_>) {
         let header = record.header();
         if header.resource_manager == ResourceManager::TRANSACTION
             && let Some((committed, time)) = xact::plain_end(header, record.held_bytes())
@@ -399,6 +402,29 @@ impl SegmentSummary {
         let seen = DamageSeen::from(damage);
         push(&mut self.damage, seen, "damage", &mut self.capped);
     }
+}
+
+/// Resource managers whose records are taken apart, a bit for each by its number.
+const LOOKED_INTO: u32 = 1 << ResourceManager::XLOG.get()
+    | 1 << ResourceManager::TRANSACTION.get()
+    | 1 << ResourceManager::DATABASE.get()
+    | 1 << ResourceManager::RELMAP.get()
+    | 1 << ResourceManager::STANDBY.get();
+
+/// Resource managers whose records may change rows of the catalogs.
+const ROWS: u32 = 1 << ResourceManager::HEAP.get() | 1 << ResourceManager::HEAP2.get();
+
+const fn is_one_of(manager: ResourceManager, set: u32) -> bool {
+    manager.get() < 32 && set >> manager.get() & 1 == 1
+}
+
+/// Whether the summary may tell of the record that `bytes` begins with: `false` of nearly all that there are, and
+/// found without a branch, which would be guessed wrongly for every other record.
+#[inline]
+fn may_be_told(header: &RecordHeader, bytes: &[u8]) -> bool {
+    let rows = is_one_of(header.resource_manager, ROWS);
+    is_one_of(header.resource_manager, LOOKED_INTO)
+        | (rows & !body::begins_with_users_relation(bytes))
 }
 
 /// Adds to a list as long as there is room, and notes that there was none.
