@@ -6,7 +6,7 @@ use pitr_core::{Lsn, SegmentSummary, WalFileName};
 
 use super::compare::{Comparison, Origin, to_u64};
 use super::identify::{IdentifyError, identify};
-use super::scan::{Scan, Scanned};
+use super::scan::{Scan, Scanned, SharedChunk};
 use super::source::{WalSource, read_full};
 use super::text_file::{MAX_TEXT_FILE_BYTES, TextFileError, check_text_file};
 use super::{StoredObject, WalArchive, layout, summary};
@@ -282,7 +282,7 @@ impl WalArchive {
         &self,
         name: &WalFileName,
         source: &mut dyn WalSource,
-        buffer: &mut [u8],
+        buffer: &mut Vec<u8>,
         head_bytes: usize,
         codec: Codec,
     ) -> Result<(StoredObject, Option<SegmentSummary>), PushError> {
@@ -318,7 +318,7 @@ impl WalArchive {
         &self,
         name: &WalFileName,
         source: &mut dyn WalSource,
-        buffer: &mut [u8],
+        buffer: &mut Vec<u8>,
         mut head_bytes: usize,
         codec: Codec,
     ) -> Result<(StoredObject, Option<SegmentSummary>), PushError> {
@@ -421,7 +421,7 @@ pub(super) fn source_error(source: &dyn WalSource, error: io::Error) -> PushErro
 
 /// The buffer that a source is read through, its first bytes read already.
 pub(super) struct Chunk<'b> {
-    pub(super) buffer: &'b mut [u8],
+    pub(super) buffer: &'b mut Vec<u8>,
     pub(super) head_bytes: usize,
 }
 
@@ -452,11 +452,12 @@ pub(super) fn encode(
         if read_bytes > expected_bytes {
             break;
         }
-        let bytes = chunk.buffer.get(..length).unwrap_or(&[]);
-        scan.feed(bytes);
-        encoder
-            .write(bytes, sink)
-            .map_err(failed(source.origin()))?;
+        // both read it where it lies; the next bytes go into another buffer if the scan is not done with it
+        let shown = SharedChunk::of(chunk.buffer, length);
+        scan.feed(&shown);
+        let written = encoder.write(shown.bytes(), sink);
+        *chunk.buffer = scan.reclaim(shown);
+        written.map_err(failed(source.origin()))?;
         length = read_full(source, chunk.buffer).map_err(|e| source_error(source, e))?;
     }
     if read_bytes != expected_bytes {
@@ -470,7 +471,11 @@ pub(super) fn encode(
 }
 
 /// Size of the encoded source; `None` if that cannot be found out.
-pub(super) fn measure(source: &mut dyn WalSource, buffer: &mut [u8], codec: Codec) -> Option<u64> {
+pub(super) fn measure(
+    source: &mut dyn WalSource,
+    buffer: &mut Vec<u8>,
+    codec: Codec,
+) -> Option<u64> {
     source.rewind().ok()?;
     let head_bytes = read_full(source, buffer).ok()?;
     let chunk = &mut Chunk { buffer, head_bytes };

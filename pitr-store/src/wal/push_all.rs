@@ -425,7 +425,7 @@ impl Members {
         archive: &WalArchive,
         name: &WalFileName,
         source: &mut dyn WalSource,
-        buffer: &mut [u8],
+        buffer: &mut Vec<u8>,
         mut head_bytes: usize,
         codec: Codec,
     ) -> Result<Option<(u64, Option<SegmentSummary>)>, PushError> {

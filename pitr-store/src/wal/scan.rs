@@ -11,6 +11,30 @@ use crate::store::{ContentDigest, ContentHasher, Store};
 /// processor, and the push reads them itself.
 const CHUNKS_AHEAD: usize = 4;
 
+/// Chunks for which the thread is woken: that costs more than one of them is worth.
+const CHUNKS_TO_WAKE: usize = 2;
+
+/// Bytes of the file, which the compression and the scan read in the same place.
+#[derive(Debug)]
+pub(super) struct SharedChunk {
+    buffer: Vec<u8>,
+    len: usize,
+}
+
+impl SharedChunk {
+    /// The first `len` bytes of `buffer`, which is empty until [`Scan::reclaim`] fills it again.
+    pub(super) fn of(buffer: &mut Vec<u8>, len: usize) -> Arc<Self> {
+        Arc::new(Self {
+            buffer: std::mem::take(buffer),
+            len,
+        })
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.buffer.get(..self.len).unwrap_or(&self.buffer)
+    }
+}
+
 /// The scan of one file, fed with the chunks that are compressed.
 #[derive(Debug)]
 pub(super) enum Scan {
@@ -83,7 +107,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    chunks: VecDeque<Vec<u8>>,
+    chunks: VecDeque<Arc<SharedChunk>>,
     /// Buffers that have been read.
     free: Vec<Vec<u8>>,
     /// Nothing comes any more.
@@ -99,8 +123,11 @@ impl Shared {
             let Some(chunk) = self.queue.lock().ok()?.chunks.pop_front() else {
                 return Some(());
             };
-            pass.as_mut()?.feed(&chunk);
-            self.queue.lock().ok()?.free.push(chunk);
+            pass.as_mut()?.feed(chunk.bytes());
+            // whoever is done with it last keeps the buffer
+            if let Some(chunk) = Arc::into_inner(chunk) {
+                self.queue.lock().ok()?.free.push(chunk.buffer);
+            }
         }
     }
 
@@ -118,20 +145,23 @@ impl Shared {
         }
     }
 
-    fn offer(&self, bytes: &[u8]) -> Option<()> {
-        let free = self.queue.lock().ok()?.free.pop();
-        let mut chunk = free.unwrap_or_default();
-        chunk.clear();
-        chunk.extend_from_slice(bytes);
+    fn offer(&self, chunk: &Arc<SharedChunk>) -> Option<()> {
         let mut queue = self.queue.lock().ok()?;
-        queue.chunks.push_back(chunk);
+        queue.chunks.push_back(Arc::clone(chunk));
         let waiting = queue.chunks.len();
         drop(queue);
-        self.offered.notify_one();
+        if waiting >= CHUNKS_TO_WAKE {
+            self.offered.notify_one();
+        }
         if waiting > CHUNKS_AHEAD {
             self.read()?;
         }
         Some(())
+    }
+
+    /// A buffer that has been read.
+    fn free(&self) -> Option<Vec<u8>> {
+        self.queue.lock().ok()?.free.pop()
     }
 
     /// Reads what is left; `None` if the thread has died of it.
@@ -191,17 +221,31 @@ impl Scan {
     }
 
     /// Takes the next bytes of the file.
-    pub(super) fn feed(&mut self, bytes: &[u8]) {
+    pub(super) fn feed(&mut self, chunk: &Arc<SharedChunk>) {
         match self {
             Self::Beside(Beside(shared)) => {
-                if shared.offer(bytes).is_none() {
+                if shared.offer(chunk).is_none() {
                     // a thread that has died gives no summary
                     *self = Self::Nothing;
                 }
             }
-            Self::Between(pass) => pass.feed(bytes),
+            Self::Between(pass) => pass.feed(chunk.bytes()),
             Self::Nothing => {}
         }
+    }
+
+    /// A buffer as long as that of `chunk` for the next bytes: the same one, unless the scan still reads it.
+    pub(super) fn reclaim(&self, chunk: Arc<SharedChunk>) -> Vec<u8> {
+        let len = chunk.buffer.len();
+        if let Some(chunk) = Arc::into_inner(chunk) {
+            return chunk.buffer;
+        }
+        let read = match self {
+            Self::Beside(Beside(shared)) => shared.free(),
+            Self::Between(_) | Self::Nothing => None,
+        };
+        read.filter(|buffer| buffer.len() == len)
+            .unwrap_or_else(|| vec![0; len])
     }
 
     /// What was found, once every byte was fed.
@@ -237,6 +281,20 @@ mod tests {
         builder.finish()
     }
 
+    /// Shows `bytes` to the scan, in the buffers that it gives back.
+    fn feed(scan: &mut Scan, bytes: &[u8], chunk: usize, mut each: impl FnMut()) {
+        let mut buffer = vec![0; chunk];
+        for bytes in bytes.chunks(chunk) {
+            buffer[..bytes.len()].copy_from_slice(bytes);
+            let shown = SharedChunk::of(&mut buffer, bytes.len());
+            scan.feed(&shown);
+            assert_eq!(shown.bytes(), bytes);
+            buffer = scan.reclaim(shown);
+            assert_eq!(buffer.len(), chunk);
+            each();
+        }
+    }
+
     fn pass() -> Pass {
         Pass {
             builder: builder(&NAME.parse().unwrap(), size()),
@@ -253,7 +311,7 @@ mod tests {
         let bytes = made_wal::made_segment(NAME, 3);
         for chunk in [1000, 65_536, 1 << 20] {
             let mut beside = Scan::beside(pass());
-            bytes.chunks(chunk).for_each(|chunk| beside.feed(chunk));
+            feed(&mut beside, &bytes, chunk, || {});
             assert_eq!(beside.finish().summary, Some(alone(&bytes)));
         }
     }
@@ -267,10 +325,11 @@ mod tests {
             pass: Mutex::new(Some(pass())),
         });
         let mut scan = Scan::Beside(Beside(Arc::clone(&shared)));
-        for chunk in bytes.chunks(10_000) {
-            scan.feed(chunk);
-            assert!(shared.queue.lock().unwrap().chunks.len() <= CHUNKS_AHEAD);
-        }
+        feed(&mut scan, &bytes, 10_000, || {
+            let queue = shared.queue.lock().unwrap();
+            assert!(queue.chunks.len() <= CHUNKS_AHEAD);
+            assert!(queue.chunks.len() + queue.free.len() <= CHUNKS_AHEAD + 1);
+        });
         assert_eq!(scan.finish().summary, Some(alone(&bytes)));
     }
 
