@@ -10,7 +10,7 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use pitr_core::{Fork, Lsn, PageHeader, Record, SegmentName, SegmentNumber, WalReader};
@@ -19,19 +19,22 @@ use pitr_core::{Fork, Lsn, PageHeader, Record, SegmentName, SegmentNumber, WalRe
 const CHUNK: usize = 1 << 20;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    let files: Vec<_> = std::env::args_os().skip(1).collect();
-    let Some(first) = files.first() else {
-        return Err("usage: waldump FILE...".into());
-    };
-    let mut reader = reader_for(Path::new(first))?;
+    let files: Vec<_> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     let mut out = BufWriter::new(io::stdout().lock());
+    let damaged = print(&files, &mut out)?;
+    Ok(ExitCode::from(u8::from(damaged)))
+}
+
+/// Whether there was damage.
+pub(crate) fn print(files: &[PathBuf], out: &mut impl Write) -> Result<bool, Box<dyn Error>> {
+    let first = files.first().ok_or("usage: waldump FILE...")?;
+    let mut reader = reader_for(first)?;
     let mut damaged = false;
-    for file in &files {
-        let path = Path::new(file);
+    for path in files {
         if !is_complete(path) {
             reader = reader.may_end();
         }
-        damaged |= dump(path, &mut reader, &mut out)?;
+        damaged |= dump(path, &mut reader, out)?;
     }
     if let Some(end) = reader.end_of_log() {
         writeln!(
@@ -42,7 +45,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         )?;
     }
     out.flush()?;
-    Ok(ExitCode::from(u8::from(damaged)))
+    Ok(damaged)
 }
 
 /// A reader that begins where the file says that it stands in the log.

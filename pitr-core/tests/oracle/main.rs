@@ -9,6 +9,7 @@
 //!     PITR_TEST_SEGMENTS=/srv/wal cargo test -p pitr-core --test oracle folder
 
 mod compare;
+mod example;
 mod flips;
 mod recoveries;
 mod segments;
@@ -20,6 +21,9 @@ use std::path::PathBuf;
 use pitr_testbed::PostgresInstall;
 
 use crate::segments::Segment;
+
+/// Segments of each major version whose lines are compared as they are printed.
+const SEGMENTS_PRINTED: usize = 6;
 
 #[test]
 fn every_record_is_the_one_that_pg_waldump_shows() {
@@ -37,6 +41,13 @@ fn every_record_is_the_one_that_pg_waldump_shows() {
         println!("PostgreSQL {}: {compared}", install.version());
         assert!(compared.segments >= least, "{compared}");
         assert!(compared.ends > 500, "{compared}");
+
+        // as they are printed; the last segment may be in use
+        let first = runs.first().expect("segments");
+        let printed = &first[..SEGMENTS_PRINTED.min(first.len() - 1)];
+        let lines = example::prints_the_columns_of_pg_waldump(&install, &folder, printed);
+        println!("{lines} lines of the example");
+        assert!(lines > 1000, "{lines}");
 
         // what pg_waldump has agreed to, with a bit changed
         let run: Vec<Segment> = runs.into_iter().flatten().take(6).collect();

@@ -21,8 +21,8 @@ pub(crate) struct Line {
     pub(crate) description: String,
 }
 
-/// All records of consecutive segments, as `pg_waldump` sees them; it ends where the log does.
-pub(crate) fn lines(install: &PostgresInstall, folder: &Path, run: &[Segment]) -> Vec<Line> {
+/// What `pg_waldump` prints of consecutive segments, a line for each record; it ends where the log does.
+pub(crate) fn text(install: &PostgresInstall, folder: &Path, run: &[Segment]) -> String {
     let (first, last) = (&run[0].name, &run[run.len() - 1].name);
     let output = Command::new(install.program("pg_waldump"))
         .args(["--path".as_ref(), folder.as_os_str()])
@@ -31,7 +31,12 @@ pub(crate) fn lines(install: &PostgresInstall, folder: &Path, run: &[Segment]) -
         .env("LC_ALL", "C")
         .output()
         .expect("pg_waldump runs");
-    String::from_utf8_lossy(&output.stdout)
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// All records of consecutive segments, as `pg_waldump` sees them; it ends where the log does.
+pub(crate) fn lines(install: &PostgresInstall, folder: &Path, run: &[Segment]) -> Vec<Line> {
+    text(install, folder, run)
         .lines()
         .filter(|line| line.starts_with("rmgr: "))
         .map(|line| parse(line).unwrap_or_else(|| panic!("not understood: {line}")))
