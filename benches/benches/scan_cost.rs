@@ -2,7 +2,7 @@
 //!
 //!     cargo bench -p pitr-benches --bench scan_cost -- [SEGMENT...]
 //!
-//! Without segments, those of a pgbench run. Each push is durable: the object
+//! Without segments, those of a pgbench run and of COPY. Each push is durable: the object
 //! and its folder are synced. No command has a switch for pushing without the
 //! scan.
 
@@ -116,7 +116,7 @@ fn segments() -> Result<Vec<(String, RealSegment)>, Failure> {
         .collect();
     if named.is_empty() {
         let mut found = Vec::new();
-        for kind in [Kind::SmallRecords, Kind::PageImages] {
+        for kind in [Kind::SmallRecords, Kind::PageImages, Kind::BulkLoad] {
             let last = pgbench_segments(kind, 4)?.pop().ok_or("no segment")?;
             found.push((kind.name().to_owned(), last));
         }

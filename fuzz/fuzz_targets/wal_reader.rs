@@ -1,11 +1,14 @@
-//! A log in chunks: no bytes panic, and the same comes out however they are cut.
+//! A log in chunks: no bytes panic, and the same comes out however they are cut; its summary counts the same records
+//! and has the CRC of all the bytes.
 //!
 //! So that chance gets past the first checks, the input may ask for page
 //! headers, links and CRCs to be made right.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pitr_core::{SegmentNumber, WalDamage, WalDamageKind, WalReader, WalSegmentSize};
+use pitr_core::{
+    SegmentNumber, SegmentSummaryBuilder, WalDamage, WalDamageKind, WalReader, WalSegmentSize,
+};
 
 /// Of 13 to 19.
 const MAGICS: [u16; 7] = [0xD106, 0xD10D, 0xD110, 0xD113, 0xD116, 0xD118, 0xD122];
@@ -33,7 +36,37 @@ fuzz_target!(|input: &[u8]| {
     }
     let cut = 1 + usize::from(*cut) * 7;
     assert_eq!(read(&log, cut, may_end), events);
+    for chunk in [cut, log.len()] {
+        sum_up(&log, chunk, may_end, &events);
+    }
 });
+
+/// What is summed up agrees with the records that were read.
+fn sum_up(log: &[u8], chunk: usize, may_end: bool, events: &[Result<(u64, u32), WalDamage>]) {
+    let size = WalSegmentSize::new(SEGMENT).unwrap();
+    let name = "000000010000000000000004".parse().unwrap();
+    let builder = match may_end {
+        true => SegmentSummaryBuilder::of_partial(name, size),
+        false => SegmentSummaryBuilder::new(name, size),
+    };
+    let mut builder = builder.unwrap();
+    for chunk in log.chunks(chunk.max(1)) {
+        builder.feed(chunk);
+    }
+    let summary = builder.finish();
+    assert_eq!(summary.crc32c, crc32c::crc32c(log));
+    // the last one is what is unfinished
+    let records: Vec<_> = events[..events.len() - 1].iter().flatten().collect();
+    assert_eq!(summary.records, records.len() as u64);
+    if summary.unfinished.is_none() {
+        let last = records.last().map(|record| record.0);
+        assert_eq!(summary.last_record.map(|lsn| lsn.get()), last);
+    }
+    let first = summary.first_record.map(|lsn| lsn.get());
+    if let Some(record) = records.first() {
+        assert_eq!(first, Some(record.0));
+    }
+}
 
 /// Position and length of each record, or damage; the end and what is unfinished as the last ones.
 fn read(log: &[u8], chunk: usize, may_end: bool) -> Vec<Result<(u64, u32), WalDamage>> {
