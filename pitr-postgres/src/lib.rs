@@ -49,6 +49,7 @@ pub use options::password::{Password, PasswordOrigin};
 pub use options::tls::{
     ChannelBinding, RootCertificate, SslMode, SslNegotiation, TlsOptions, TlsVersion,
 };
+pub use options::variables::variables_of;
 pub use options::{ConnectOptions, Host, HostTarget, Keepalive, OptionsWarning, SessionTarget};
 pub use query_error::QueryError;
 pub use replication::{SystemInfo, TimelineHistoryFile};

@@ -10,6 +10,7 @@ pub(crate) mod service;
 pub(crate) mod settings;
 pub(crate) mod tls;
 pub(crate) mod uri;
+pub(crate) mod variables;
 
 use std::fmt;
 use std::net::IpAddr;

@@ -15,6 +15,8 @@ use pitr_core::{ParseSystemIdentifierError, SystemIdentifier};
 /// To a point in time:  pitr-restore --to DIR --target-time '2026-11-20 14:30:00+01'
 ///
 /// What happened:       pitr-restore find --dropped
+///
+/// A table back:        pitr-restore table public.orders --before ID --into orders.sql
 #[derive(Debug, Parser)]
 #[command(
     name = "pitr-restore",
@@ -22,7 +24,7 @@ use pitr_core::{ParseSystemIdentifierError, SystemIdentifier};
     subcommand_negates_reqs = true,
     subcommand_precedence_over_arg = true,
     disable_help_subcommand = true,
-    override_usage = "pitr-restore [OPTIONS] %f %p\n       pitr-restore [OPTIONS] --to DIR [TARGET]\n       pitr-restore [OPTIONS] find [RANGE]",
+    override_usage = "pitr-restore [OPTIONS] %f %p\n       pitr-restore [OPTIONS] --to DIR [TARGET]\n       pitr-restore [OPTIONS] find [RANGE]\n       pitr-restore [OPTIONS] table NAME... --before ID --into FILE|CONNSTR",
     after_help = "Exit codes of %f %p: 0 fetched whole; 1 proven not to exist; above 125 in any \
                   doubt, so that recovery stops instead of ending early.\n\
                   Exit codes of --to: 0 done; 1 failed or refused; 2 wrong usage."
@@ -49,6 +51,60 @@ pub(crate) struct Arguments {
 pub(crate) enum Verb {
     /// Show what happened: drops, truncates, mass changes, restore points, with the way back
     Find(FindArguments),
+    /// Take tables, a schema or a database as they were out of the archive, into a file or a server
+    Table(TableArguments),
+}
+
+/// `pitr-restore table`.
+#[derive(Debug, Args)]
+pub(crate) struct TableArguments {
+    /// Tables: name, schema.name or database.schema.name
+    #[arg(value_name = "NAME", conflicts_with = "schema")]
+    pub(crate) names: Vec<String>,
+
+    /// As they were just before this: the id or LSN of something that "pitr-restore find" has told of
+    #[arg(long, value_name = "ID")]
+    pub(crate) before: String,
+
+    /// Where they go: a file of SQL that is not there yet, or a connection string
+    #[arg(long, value_name = "FILE|CONNSTR")]
+    pub(crate) into: String,
+
+    /// Take a whole schema; may be given several times
+    #[arg(long, value_name = "SCHEMA")]
+    pub(crate) schema: Vec<String>,
+
+    /// Database that the tables or the schema were in [default: that of the finding]; by itself: take it whole
+    #[arg(long, value_name = "DATABASE")]
+    pub(crate) database: Option<String>,
+
+    /// Name for the table where it goes
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) rename: Option<String>,
+
+    /// Schema for the tables where they go, made if it is not there
+    #[arg(long, value_name = "SCHEMA")]
+    pub(crate) as_schema: Option<String>,
+
+    /// Leave owners and privileges out
+    #[arg(long)]
+    pub(crate) no_owner: bool,
+
+    /// Timeline on which it happened [default: the latest]
+    #[arg(long, value_name = "TLI")]
+    pub(crate) target_timeline: Option<String>,
+
+    /// Folder to make the scratch copy in [default: beside the data directory or /var/tmp, wherever more is free]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) scratch: Option<PathBuf>,
+
+    /// Folder of pg_ctl, postgres, pg_dump and psql
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pg_bin: Option<PathBuf>,
+
+    /// Report in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `pitr-restore find`.
@@ -171,7 +227,7 @@ pub(crate) struct RestoreArguments {
     #[arg(long, value_name = "TLI", requires = "to")]
     pub(crate) target_timeline: Option<String>,
 
-    /// What the server does at the target [default: pause]
+    /// What the server does at the target [default: pause; with --before: promote]
     #[arg(long, value_name = "ACTION", requires = "target")]
     pub(crate) target_action: Option<ActionArgument>,
 
@@ -273,7 +329,7 @@ pub(crate) fn is_for_a_person(words: impl IntoIterator<Item = impl AsRef<OsStr>>
 }
 
 /// Words that name what a person asks for; no file of the log is called so.
-const VERBS: [&str; 1] = ["find"];
+const VERBS: [&str; 2] = ["find", "table"];
 
 #[cfg(test)]
 mod tests {

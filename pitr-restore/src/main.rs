@@ -13,6 +13,7 @@ mod port;
 mod postmaster;
 mod recovery_settings;
 mod request;
+mod rescue;
 mod restore;
 mod restore_command;
 mod role;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, console: Console) -> Exit {
     match (&arguments.verb, &arguments.restore.to) {
         (Some(Verb::Find(find)), _) => find::run(arguments, find, console),
+        (Some(Verb::Table(table)), _) => rescue::run(arguments, table, console),
         (None, Some(to)) => restore::run(arguments, to, console),
         (None, None) => hook::run(arguments, console),
     }

@@ -198,6 +198,9 @@ impl RestoreRequest {
                 .map_or(Ok(RecoveryTargetTimeline::Latest), str::parse)
                 .map_err(RequestError::Timeline)?,
             action: match restore.target_action {
+                // a paused server still holds the lock of the very transaction that took a
+                // table away: nobody could read it
+                None if before.is_some() => TargetAction::Promote,
                 None | Some(ActionArgument::Pause) => TargetAction::Pause,
                 Some(ActionArgument::Promote) => TargetAction::Promote,
                 Some(ActionArgument::Shutdown) => TargetAction::Shutdown,
@@ -306,6 +309,10 @@ mod tests {
         assert_eq!(target(&["--target-lsn", "0/5000028"]), "LSN 0/5000028");
         assert_eq!(target(&["--target-xid", "742"]), "transaction 742");
         assert_eq!(target(&["--before", "4022C10"]), "LSN 0/4022C10, exclusive");
+        let action = |words: &[&str]| resolve(words).unwrap().action;
+        assert_eq!(action(&["--before", "4022C10"]), TargetAction::Promote);
+        let paused = action(&["--before", "4022C10", "--target-action", "pause"]);
+        assert_eq!(paused, TargetAction::Pause);
         assert_eq!(target(&["--target-name", "it's"]), "restore point \"it's\"");
         assert_eq!(target(&["--target-immediate"]), "first consistent point");
     }

@@ -216,7 +216,7 @@ fn before(
 }
 
 /// From the first directory to a cluster that is whole.
-fn lay_down(
+pub(crate) fn lay_down(
     reader: &BackupReader,
     layout: &Layout,
     recovery: &RecoverySettings<'_>,

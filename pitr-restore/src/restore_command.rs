@@ -173,7 +173,7 @@ impl RestoreCommand {
 }
 
 /// `scheme://user:password@host`.
-fn has_password(repo: &str) -> bool {
+pub(crate) fn has_password(repo: &str) -> bool {
     repo.split_once("://")
         .map(|(_, rest)| rest.split('/').next().unwrap_or_default())
         .and_then(|authority| authority.rsplit_once('@'))

@@ -334,7 +334,7 @@ fn said(state: &ReplayState) -> String {
 
 /// Makes `command` run as `user`, with his groups where the system has a way
 /// to give them (the server's key may be readable by one of them).
-fn as_user(command: &mut Command, user: &OsUser) {
+pub(crate) fn as_user(command: &mut Command, user: &OsUser) {
     let runuser = Path::new("/usr/sbin/runuser");
     if !runuser.is_file() {
         use std::os::unix::process::CommandExt as _;

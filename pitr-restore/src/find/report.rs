@@ -13,6 +13,7 @@ use super::ground::Ground;
 use super::reach::Reach;
 use super::search::Searched;
 use crate::arguments::Arguments;
+use crate::restore_command::has_password;
 
 /// Most objects that a line names.
 const MAX_NAMED: usize = 5;
@@ -123,14 +124,51 @@ impl FindReport<'_> {
         if let Some(timeline) = self.timeline_named {
             restore.push_str(&format!(" --target-timeline {}", word(timeline)));
         }
-        vec![restore]
+        let mut commands = vec![restore];
+        commands.extend(self.rescue(finding));
+        commands
+    }
+
+    /// The command that puts back what was lost, and nothing else.
+    fn rescue(&self, finding: &Finding) -> Option<String> {
+        let (what, file) = match &finding.event {
+            FoundEvent::Drop { objects } | FoundEvent::Truncate { objects } => {
+                let tables: Vec<&FoundObject> =
+                    objects.iter().filter(|object| has_rows(object)).collect();
+                // one database at a time, which those of one transaction are
+                let names: Option<Vec<String>> =
+                    tables.iter().map(|table| argument(table)).collect();
+                let names = names.filter(|names| !names.is_empty())?;
+                (names.join(" "), tables.first()?.name.clone()?)
+            }
+            FoundEvent::Delete { table, .. } | FoundEvent::Update { table, .. } => {
+                (argument(table)?, table.name.clone()?)
+            }
+            FoundEvent::DropDatabase { database } => {
+                let name = database.database_name.clone()?;
+                (format!("--database {}", word(&name)), name)
+            }
+            _ => return None,
+        };
+        let id = FindingId(finding.lsn);
+        let mut command = format!(
+            "{} table {what} --before {id} --into {}",
+            self.command(),
+            word(&format!("{file}-{id}.sql"))
+        );
+        if let Some(timeline) = self.timeline_named {
+            command.push_str(&format!(" --target-timeline {}", word(timeline)));
+        }
+        Some(command)
     }
 
     /// The command up to its verb, with what leads to this repository.
     fn command(&self) -> String {
         let mut command = "pitr-restore".to_owned();
         let arguments = self.arguments;
-        for repo in &arguments.repository.repo {
+        // a password is never shown: whoever gave one gives it again
+        let shown = |repo: &&String| !has_password(repo);
+        for repo in arguments.repository.repo.iter().filter(shown) {
             command.push_str(&format!(" --repo {}", word(repo)));
         }
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
@@ -232,6 +270,27 @@ impl FindReport<'_> {
         }
         document
     }
+}
+
+/// Whether it holds rows that can be put back.
+fn has_rows(object: &FoundObject) -> bool {
+    matches!(
+        object.kind,
+        ObjectKind::Table | ObjectKind::PartitionedTable | ObjectKind::MaterializedView
+    )
+}
+
+/// How `pitr-restore table` takes it; `None` where that is not known.
+fn argument(table: &FoundObject) -> Option<String> {
+    let (database, schema, name) = (
+        table.database_name.as_ref()?,
+        table.schema.as_ref()?,
+        table.name.as_ref()?,
+    );
+    // a name with dots in it cannot be told from several
+    let parts = [database, schema, name];
+    let is_plain = parts.iter().all(|part| !part.contains('.'));
+    is_plain.then(|| word(&format!("{database}.{schema}.{name}")))
 }
 
 fn object_json(object: &FoundObject) -> Value {

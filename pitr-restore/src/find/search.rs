@@ -92,6 +92,8 @@ pub(crate) fn search(
     searched
         .findings
         .retain(|finding| range.contains(finding, size));
+    // quiet spans are only known when they have ended
+    searched.findings.sort_by_key(|finding| finding.lsn);
     Ok(searched)
 }
 
