@@ -13,13 +13,14 @@ mod stretch;
 mod summaries;
 
 use chrono::Utc;
-use pitr_console::{Console, Exit, Explain, Failure, Settings, choose_cluster, open_repository};
+use pitr_console::{Console, Exit, Explain, Failure, Settings};
 use pitr_core::{
     Finding, FoundEvent, ParseRecoveryTargetTimelineError, ParseSystemIdentifierError,
     ParseTransactionIdError, RecoveryTargetTimeline, SystemIdentifier, Thresholds, TransactionId,
 };
 
 use crate::arguments::{Arguments, FindArguments};
+use crate::sources::Sources;
 use ground::Ground;
 use range::{Bound, BoundError, SearchRange};
 use reach::Reaches;
@@ -133,11 +134,10 @@ fn carry_out(
     console: Console,
 ) -> Result<(), Failure> {
     let settings = Settings::load(&arguments.repository)?;
-    let repository = open_repository(&settings)?;
-    repository.unlock()?;
-    let cluster = choose_cluster(&repository, request.system_identifier)?;
+    let sources = Sources::open(&settings, request.system_identifier, console)?;
+    let cluster = sources.first()?;
     request.search.threads = settings.threads;
-    let ground = Ground::survey(&cluster, request.timeline, console)?;
+    let ground = Ground::survey(cluster, request.timeline, console)?;
     let mut searched = search(&ground, &request.search, console)?;
     searched
         .findings
@@ -156,7 +156,7 @@ fn carry_out(
     findings.reverse();
     let report = FindReport {
         ground: &ground,
-        repository: repository.location(),
+        repository: cluster.store().location(),
         searched: &searched,
         findings: &findings,
         arguments,

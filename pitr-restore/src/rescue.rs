@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 
-use pitr_console::{Console, Exit, Explain, Failure, Settings, choose_cluster, open_repository};
+use pitr_console::{Console, Exit, Explain, Failure, Settings};
 use pitr_core::{
     ParseRecoveryTargetTimelineError, ParseSystemIdentifierError, RecoveryTargetTimeline,
 };
@@ -24,6 +24,7 @@ use crate::arguments::{Arguments, TableArguments};
 use crate::find::before::{BeforeFinding, FindingId, ParseFindingIdError};
 use crate::find::ground::Ground;
 use crate::find::reach::{Reach, Reaches};
+use crate::sources::Sources;
 use crate::start::tools::ServerTools;
 use copy::{Copy, CopyRequest, PORT};
 use destination::Destination;
@@ -135,12 +136,11 @@ fn carry_out(
     console: Console,
 ) -> Result<(), Failure> {
     let settings = Settings::load(&arguments.repository)?;
-    let repository = open_repository(&settings)?;
-    repository.unlock()?;
     let identifier = arguments
         .system_identifier()
         .map_err(|error| Failure::from_error(&error))?;
-    let cluster = choose_cluster(&repository, identifier)?;
+    let mut sources = Sources::open(&settings, identifier, console)?;
+    let cluster = sources.first()?;
     let major = cluster.identity().major;
     let named_bin = rescue.pg_bin.as_deref().or(settings.pg_bin.as_deref());
     let tools = ServerTools::find(major, named_bin)?;
@@ -154,7 +154,7 @@ fn carry_out(
             );
         }
     }
-    let ground = Ground::survey(&cluster, request.timeline, console)?;
+    let ground = Ground::survey(cluster, request.timeline, console)?;
     let found = BeforeFinding::look_up(&ground, request.before, settings.threads, console)?;
     console.log(format!(
         "at {}: {}; the scratch copy stops just before LSN {}",
@@ -184,14 +184,16 @@ fn carry_out(
     scratch::sweep(&parent, &pg_ctl, console);
     let scratch = Scratch::make(&parent, &request.before.to_string())?;
     let guard = Removal::of(&scratch, &pg_ctl, console)?;
+    let timeline = ground.timeline();
+    drop(ground);
     let copy_request = CopyRequest {
-        cluster: &cluster,
+        sources: &mut sources,
         settings: &settings,
         tools: &tools,
-        timeline: ground.timeline(),
+        timeline,
         safe_lsn: found.safe_lsn,
     };
-    let rescued = Copy::make(&copy_request, &scratch, console)
+    let rescued = Copy::make(copy_request, &scratch, console)
         .and_then(|copy| take_out(&copy, &database, rescue, request, &tools, &scratch));
     guard.remove();
     let report = rescued?;

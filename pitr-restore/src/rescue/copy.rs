@@ -5,7 +5,6 @@ use std::path::Path;
 use pitr_console::{Console, Failure, Settings};
 use pitr_core::{Lsn, RecoveryTargetTimeline, TargetAction, TimelineId};
 use pitr_postgres::{ConnectOptions, Connection, Mode};
-use pitr_store::Cluster;
 
 use super::scratch::Scratch;
 use super::sql::literal;
@@ -13,12 +12,14 @@ use crate::arguments::RoleArgument;
 use crate::find::reach::just_before;
 use crate::layout::Layout;
 use crate::os_user::OsUser;
+use crate::plan::make::make;
 use crate::recovery_settings::RecoverySettings;
 use crate::request::{RestoreRequest, TablespaceMapping};
-use crate::restore::{lay_down, plan};
+use crate::restore::lay_down;
 use crate::restore_command::RestoreCommand;
 use crate::role::Role;
 use crate::settings_file::{Setting, SettingsFile};
+use crate::sources::Sources;
 use crate::start::tools::ServerTools;
 use crate::start::{Expected, Start};
 
@@ -31,7 +32,7 @@ const HBA: &[u8] = b"local all all trust\n";
 
 /// What a copy is restored from and to.
 pub(crate) struct CopyRequest<'c> {
-    pub(crate) cluster: &'c Cluster,
+    pub(crate) sources: &'c mut Sources,
     pub(crate) settings: &'c Settings,
     pub(crate) tools: &'c ServerTools,
     pub(crate) timeline: TimelineId,
@@ -52,7 +53,7 @@ impl<'s> Copy<'s> {
     /// # Errors
     /// Those of any restore.
     pub(crate) fn make(
-        request: &CopyRequest<'_>,
+        request: CopyRequest<'_>,
         scratch: &'s Scratch,
         console: Console,
     ) -> Result<Self, Failure> {
@@ -72,7 +73,7 @@ impl<'s> Copy<'s> {
             port: Some(PORT),
             delta: false,
         };
-        let (reader, plan) = plan(request.cluster, &restore, console)?;
+        let (reader, plan) = make(request.sources, &restore, console)?;
         let info = reader.info();
         restore.tablespaces = info
             .tablespaces
@@ -97,7 +98,17 @@ impl<'s> Copy<'s> {
             info.system_identifier,
             plan.choice.timeline,
         )?;
-        command.try_out(owner)?;
+        request
+            .sources
+            .command_to_try(&command, |repositories| {
+                RestoreCommand::new(
+                    request.settings,
+                    repositories,
+                    info.system_identifier,
+                    plan.choice.timeline,
+                )
+            })?
+            .try_out(owner)?;
         let recovery = RecoverySettings {
             label: info.label.to_string(),
             restore_command: command.setting(),
@@ -113,13 +124,7 @@ impl<'s> Copy<'s> {
             no_read_ahead: plan.gap_behind && info.postgres_major.get() >= 15,
             recorded: &info.settings,
         };
-        let configured = lay_down(
-            &reader,
-            &layout,
-            &recovery,
-            request.settings.threads,
-            console,
-        )?;
+        let configured = lay_down(&reader, &layout, &recovery, request.settings, console)?;
         scratch.folder("socket", owner)?;
         let hba = scratch.file("pg_hba.conf", HBA, owner)?;
         seclude(scratch, &hba, info.postgres_major.get())?;
