@@ -51,7 +51,7 @@ fn add_keys(
     let added = names(&repository.add_keys(&readers.keys())?);
     let location = repository.location();
     let text = if added.is_empty() {
-        format!("all of them could read repository \"{location}\" already")
+        format!("repository \"{location}\" has a wrapped key for each of them already")
     } else {
         format!(
             "repository \"{location}\" opens now for {}",

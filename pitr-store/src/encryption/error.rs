@@ -274,7 +274,7 @@ impl EncryptionError {
                 Some("Name one with --encrypt-to age1… or --encrypt-key-file FILE.".to_owned())
             }
             Self::DamagedKey { .. } => Some(
-                "Use another key that opens the repository, or put an intact copy of the file back."
+                "Use another key that opens the repository, or put an intact copy of the file back. With one that opens, \"pitr-archive key add\" makes the file anew, once it is deleted."
                     .to_owned(),
             ),
             Self::OtherRepository { .. } => Some(

@@ -93,6 +93,23 @@ impl Lock {
             Self::KeyFile(key) => key.wrap(&secret.public_key(), text.as_bytes()),
         }
     }
+
+    /// Makes sure that this lock opens the copy that stands there already. What
+    /// was wrapped for a recipient, only its identity can tell.
+    fn check_opens(
+        &self,
+        store: &Arc<dyn Store>,
+        secret: &RepositorySecret,
+        key: &ObjectKey,
+    ) -> Result<(), EncryptionError> {
+        let Self::KeyFile(symmetric) = self else {
+            return Ok(());
+        };
+        let wrapped = store.read_whole(key, MAX_WRAPPED_BYTES)?;
+        let public_key = secret.public_key();
+        let text = symmetric.unwrap(&public_key, &wrapped);
+        opened(&public_key, store.object_location(key), text).map(|_| ())
+    }
 }
 
 fn locks(keys: &NewKeys) -> Result<Vec<Lock>, EncryptionError> {
@@ -130,8 +147,11 @@ fn put_wrapped(
         let key = object_key(&public_key, &name);
         match store.put(&key, &[], &lock.wrap(secret)?) {
             Ok(()) => added.push(name),
-            // its writer may have been killed before the last sync
-            Err(StoreError::AlreadyExists { .. }) => store.make_durable(&key)?,
+            Err(StoreError::AlreadyExists { .. }) => {
+                lock.check_opens(store, secret, &key)?;
+                // its writer may have been killed before the last sync
+                store.make_durable(&key)?;
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -184,15 +204,24 @@ fn unlock_with_identity(
 ) -> Result<RepositorySecret, EncryptionError> {
     let (file, identities) = key_file::read_identities(path)?;
     let mut found = Vec::new();
+    let mut damaged = None;
     for identity in &identities {
         let name = RepositoryKeyName::Recipient(identity.to_public().to_string());
-        if let Some((location, wrapped)) = wrapped(store, document, &name)? {
-            let text = age::decrypt(identity, &wrapped).map(zeroize::Zeroizing::new);
-            return opened(document, location, text.ok());
+        let Some((location, wrapped)) = wrapped(store, document, &name)? else {
+            found.push(name);
+            continue;
+        };
+        let text = age::decrypt(identity, &wrapped).map(zeroize::Zeroizing::new);
+        match opened(&document.public_key, location, text.ok()) {
+            Ok(secret) => return Ok(secret),
+            // the next one may open its own copy
+            Err(error) => damaged = damaged.or(Some(error)),
         }
-        found.push(name);
     }
-    Err(wrong_key(store, document, file, found)?)
+    match damaged {
+        Some(error) => Err(error),
+        None => Err(wrong_key(store, document, file, found)?),
+    }
 }
 
 fn unlock_with_key_file(
@@ -204,11 +233,8 @@ fn unlock_with_key_file(
     let id = key.id(&document.public_key);
     let name = RepositoryKeyName::KeyFile(id.ok_or(EncryptionError::NoRandom)?);
     if let Some((location, wrapped)) = wrapped(store, document, &name)? {
-        return opened(
-            document,
-            location,
-            key.unwrap(&document.public_key, &wrapped),
-        );
+        let text = key.unwrap(&document.public_key, &wrapped);
+        return opened(&document.public_key, location, text);
     }
     let file = format!("key file \"{}\"", path.display());
     Err(wrong_key(store, document, file, vec![name])?)
@@ -229,7 +255,7 @@ fn wrapped(
 }
 
 fn opened(
-    document: &EncryptionDocument,
+    public_key: &PublicKey,
     location: String,
     text: Option<zeroize::Zeroizing<Vec<u8>>>,
 ) -> Result<RepositorySecret, EncryptionError> {
@@ -240,7 +266,7 @@ fn opened(
         ));
     };
     match RepositorySecret::from_text(&text) {
-        Some(secret) if secret.public_key() == document.public_key => Ok(secret),
+        Some(secret) if secret.public_key() == *public_key => Ok(secret),
         Some(_) => Err(damaged("it holds the key of another repository")),
         None => Err(damaged("it holds no key")),
     }

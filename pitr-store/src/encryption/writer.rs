@@ -21,6 +21,8 @@ pub struct SealingWriter<W> {
     /// The chunk that is being filled.
     chunk: Vec<u8>,
     next_chunk: u64,
+    /// A part was not written, or not wholly: the object can never be ended.
+    has_failed: bool,
 }
 
 impl<W: Write> SealingWriter<W> {
@@ -44,16 +46,29 @@ impl<W: Write> SealingWriter<W> {
             header,
             chunk: Vec::with_capacity(SEALED_CHUNK_BYTES),
             next_chunk: 0,
+            has_failed: false,
         })
     }
 
     fn seal(&mut self, last: Option<&Trailer>) -> io::Result<()> {
+        self.check()?;
+        self.has_failed = true;
         self.cipher
             .seal(self.next_chunk, last, &mut self.chunk)
             .ok_or_else(|| io::Error::other("a chunk could not be encrypted"))?;
         self.next_chunk = self.next_chunk.saturating_add(1);
         self.output.write_all(&self.chunk)?;
         self.chunk.clear();
+        self.has_failed = false;
+        Ok(())
+    }
+
+    /// Refuses to go on behind a gap: a compressor writes its end also when it
+    /// is dropped after an error.
+    fn check(&self) -> io::Result<()> {
+        if self.has_failed {
+            return Err(io::Error::other("a part of the object was not written"));
+        }
         Ok(())
     }
 
@@ -71,6 +86,7 @@ impl<W: Write> SealingWriter<W> {
 
 impl<W: Write> Write for SealingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.check()?;
         // a full chunk waits until it is known not to be the last one
         if self.chunk.len() == CHUNK_BYTES && !bytes.is_empty() {
             self.seal(None)?;

@@ -72,6 +72,42 @@ fn an_sftp_store_keeps_every_promise_of_a_store() {
     conformance::run(&store, &key("suite"));
 }
 
+/// A repository on `store` that is encrypted for a key file in `dir`, opened
+/// with it.
+#[cfg(feature = "encryption")]
+fn encrypted(store: Arc<dyn Store>, dir: &Path) -> crate::Repository {
+    use crate::encryption::{KeySource, NewKeys};
+    let path = dir.join("key");
+    fs::write(&path, [201; 32]).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let keys = NewKeys {
+        key_files: vec![path.clone()],
+        ..NewKeys::default()
+    };
+    crate::Repository::init_encrypted(Arc::clone(&store), &keys).unwrap();
+    let keys = KeySource {
+        key_file: Some(path),
+        ..KeySource::default()
+    };
+    crate::Repository::open_with(store, &keys).unwrap()
+}
+
+#[cfg(feature = "encryption")]
+#[test]
+fn an_encrypted_repository_on_sftp_keeps_every_promise_of_a_store() {
+    let Some((_server, store)) = start() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let repository = encrypted(store, dir.path());
+    conformance::run(repository.content(), &key("suite"));
+    let content = noise(200_000, 3);
+    repository.content().put(&key("a"), &[], &content).unwrap();
+    let stored = repository.store().read_whole(&key("a"), 1 << 20).unwrap();
+    assert!(stored.starts_with(b"pitrenc\x01"));
+    assert_eq!(stored.len(), content.len() + 80 + 4 * 16);
+}
+
 #[test]
 fn a_tilde_is_the_folder_that_a_login_begins_in() {
     let Some((server, store)) = start() else {

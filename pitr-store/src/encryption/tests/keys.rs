@@ -170,6 +170,81 @@ fn a_wrapped_key_that_was_changed_or_exchanged_is_told_from_a_wrong_identity() {
     assert!(error.to_string().contains("another repository"), "{error}");
 }
 
+/// The wrapped key with this name.
+fn wrapped_key(scene: &Scene, name: &str) -> PathBuf {
+    let folders = fs::read_dir(scene.root().join("keys")).unwrap();
+    let folder = folders.map(|entry| entry.unwrap().path()).next().unwrap();
+    folder.join(name)
+}
+
+#[test]
+fn a_damaged_wrapped_key_does_not_keep_the_other_identities_of_the_file_out() {
+    let scene = Scene::new();
+    write(&scene, NAME);
+    let (second, recipient) = identity_in(scene.dir.path(), "second.txt");
+    let more = NewKeys {
+        recipients: vec![recipient],
+        ..NewKeys::default()
+    };
+    scene.unlocked().add_keys(&more).unwrap();
+    let both = [&scene.identity, &second].map(|path| fs::read_to_string(path).unwrap());
+    let both = private_file(scene.dir.path(), "both.txt", both.concat().as_bytes());
+    let damaged = wrapped_key(&scene, &format!("{}.age", scene.recipient));
+    fs::write(&damaged, b"age-encryption.org/v1\n").unwrap();
+    assert_eq!(read(&scene.with_identity(&both), NAME).unwrap(), b"content");
+    // of nothing but damage, the damage is told
+    let error = of_repository(scene.unlocked().unlock().unwrap_err());
+    assert!(
+        matches!(error, EncryptionError::DamagedKey { .. }),
+        "{error}"
+    );
+    // and it is healed as its hint says
+    assert!(error.hint().unwrap().contains("key add"));
+    fs::remove_file(&damaged).unwrap();
+    let healed = scene.with_identity(&both).add_keys(&scene.for_recipient());
+    assert_eq!(healed.unwrap().len(), 1);
+    assert_eq!(read(&scene.unlocked(), NAME).unwrap(), b"content");
+}
+
+#[test]
+fn a_key_file_is_not_said_to_open_what_its_damaged_copy_does_not() {
+    let scene = Scene::new();
+    let file = key_file(&scene, "k", 200);
+    let added = scene.unlocked().add_keys(&for_key_file(&file)).unwrap();
+    let [RepositoryKeyName::KeyFile(id)] = added.as_slice() else {
+        panic!("{added:?}")
+    };
+    let path = wrapped_key(&scene, &format!("{id}.key"));
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let error = of_repository(scene.unlocked().add_keys(&for_key_file(&file)).unwrap_err());
+    assert!(
+        matches!(error, EncryptionError::DamagedKey { .. }),
+        "{error}"
+    );
+    fs::remove_file(&path).unwrap();
+    let again = scene.unlocked().add_keys(&for_key_file(&file)).unwrap();
+    assert_eq!(again, added);
+}
+
+#[test]
+fn wrapped_keys_that_are_all_gone_are_told_as_nobody_s_and_never_as_an_absence() {
+    let scene = Scene::new();
+    write(&scene, NAME);
+    fs::remove_dir_all(scene.root().join("keys")).unwrap();
+    for repository in [scene.locked(), scene.unlocked()] {
+        let error = read(&repository, NAME).unwrap_err();
+        assert!(error.is_locked() && !error.is_absence(), "{error}");
+        let told = format!("{error} {}", error.hint().unwrap());
+        assert!(
+            told.contains("for nobody") || told.contains("for: nobody"),
+            "{told}"
+        );
+        assert!(repository.keys().unwrap().is_empty());
+    }
+}
+
 #[test]
 fn a_repository_whose_public_key_was_exchanged_is_not_written_to() {
     let scene = Scene::new();

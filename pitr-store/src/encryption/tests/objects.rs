@@ -327,3 +327,44 @@ proptest! {
         prop_assert!(open("a/b", &begun).is_err());
     }
 }
+
+/// Cannot write once, as a disk that is full for a moment.
+struct FullForAMoment {
+    writes_before: usize,
+    written: Vec<u8>,
+}
+
+impl std::io::Write for FullForAMoment {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let is_full = self.writes_before == 0;
+        self.writes_before = self.writes_before.wrapping_sub(1);
+        if is_full {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        self.written.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_object_of_which_a_part_was_not_written_is_never_ended() {
+    let public = RepositorySecret::from_bytes(&SECRET).public_key();
+    for writes_before in 1..4 {
+        let disk = FullForAMoment {
+            writes_before,
+            written: Vec::new(),
+        };
+        let mut writer = SealingWriter::new(disk, &public, &key("1/a"), String::new).unwrap();
+        let error = writer.write_all(&vec![1; 4 * CHUNK_BYTES]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        // as whatever compresses does when it is dropped
+        for _ in 0..3 {
+            assert!(writer.write(&vec![2; 2 * CHUNK_BYTES]).is_err());
+        }
+        assert!(writer.finish(None).is_err());
+    }
+}
