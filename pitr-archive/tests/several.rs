@@ -7,11 +7,13 @@
 )]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use pitr_store::encryption::KeySource;
 use pitr_store::made_wal::{SYSTEM_IDENTIFIER, made_cluster, made_segment};
 use pitr_store::{LocalStore, Repository, WalArchive};
 use serde_json::Value;
@@ -20,6 +22,9 @@ use serde_json::Value;
 struct Site {
     dir: tempfile::TempDir,
     repositories: Vec<PathBuf>,
+    /// What the tests read encrypted repositories with. The commands are not
+    /// told of it.
+    keys: KeySource,
 }
 
 impl Site {
@@ -32,11 +37,30 @@ impl Site {
                 .map(|i| dir.path().join(format!("r{i}")))
                 .collect(),
             dir,
+            keys: KeySource::default(),
         };
         site.configure(None);
         let output = site.run(&["init"]);
         assert!(output.status.success(), "{}", said(&output));
         site
+    }
+
+    /// One plain repository and, after it, one that is encrypted for a key
+    /// file; with the key file's path.
+    fn with_encrypted_second() -> (Self, String) {
+        let mut site = Self::new(1);
+        let second = site.dir.path().join("r1");
+        let path = site.dir.path().join("key");
+        fs::write(&path, [201; 32]).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let key = path.to_str().unwrap().to_owned();
+        let repository = second.to_str().unwrap();
+        let output = site.run(&["--repo", repository, "init", "--encrypt-key-file", &key]);
+        assert!(output.status.success(), "{}", said(&output));
+        site.repositories.push(second);
+        site.keys.key_file = Some(path);
+        site.configure(None);
+        (site, key)
     }
 
     fn config(&self) -> PathBuf {
@@ -83,7 +107,7 @@ impl Site {
 
     fn wal(&self, repository: usize) -> WalArchive {
         let store = LocalStore::new(self.repositories[repository].clone());
-        let repository = Repository::open(std::sync::Arc::new(store)).unwrap();
+        let repository = Repository::open_with(std::sync::Arc::new(store), &self.keys).unwrap();
         repository.claim(&made_cluster()).unwrap().wal()
     }
 
@@ -521,6 +545,7 @@ fn a_sync_that_is_killed_leaves_nothing_half_and_running_it_again_completes() {
         site.pushed(number);
     }
     let site = Site {
+        keys: KeySource::default(),
         repositories: vec![site.repositories[0].clone(), site.dir.path().join("copy")],
         dir: site.dir,
     };
@@ -553,6 +578,68 @@ fn a_sync_that_is_killed_leaves_nothing_half_and_running_it_again_completes() {
     assert!(output.status.success(), "{}", said(&output));
     let all: Vec<u32> = (1..=12).collect();
     site.holds(1, &all);
+}
+
+#[test]
+fn of_a_plain_and_an_encrypted_repository_each_is_brought_level_as_far_as_keys_allow() {
+    let (site, key) = Site::with_encrypted_second();
+    site.configure(Some(1));
+    for number in 1..=2 {
+        site.pushed(number);
+    }
+    site.holds(0, &[1, 2]);
+    site.holds(1, &[1, 2]);
+    let stored = fs::read(site.object(1, 1)).unwrap();
+    assert!(stored.starts_with(b"pitrenc"));
+    // offered again: the same, as both can tell; and another content
+    site.pushed(2);
+    let output = site.push_bytes(&name(2), &made_segment(&name(2), 77));
+    assert!(!output.status.success());
+    let text = said(&output);
+    assert!(text.contains("with other content"), "{text}");
+    assert!(text.contains("their digests differ"), "{text}");
+
+    // the encrypted one catches up out of the plain one, by its public key
+    site.without(1, || site.pushed(3));
+    site.pushed(4);
+    site.holds(1, &[1, 2, 3, 4]);
+
+    // the other way the encrypted one cannot be read, and this is said
+    site.without(0, || site.pushed(5));
+    let output = site.push(6);
+    assert!(output.status.success(), "{}", said(&output));
+    let text = said(&output);
+    assert!(
+        text.contains("WARNING:") && text.contains("HINT:"),
+        "{text}"
+    );
+    assert!(
+        text.contains("is encrypted, and no identity was named"),
+        "{text}"
+    );
+    assert!(
+        text.contains(site.repositories[1].to_str().unwrap()),
+        "{text}"
+    );
+    site.holds(0, &[1, 2, 3, 4, 6]);
+    let output = site.run(&["sync"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let text = said(&output);
+    assert!(
+        text.contains("is encrypted, and no identity was named"),
+        "{text}"
+    );
+
+    // by the key both become level, and a second run finds them so
+    let output = site.run(&["sync", "--encryption-key-file", &key, "--json"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let all = [1, 2, 3, 4, 5, 6];
+    site.holds(0, &all);
+    site.holds(1, &all);
+    let output = site.run(&["sync", "--json"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(json(&output)["syncs"][0]["clusters"][0]["wal_present"], 6);
+    assert_eq!(site.debris(), Vec::<PathBuf>::new());
 }
 
 #[test]

@@ -79,6 +79,71 @@ fn s3_keeps_the_promises_of_a_store() {
     conformance::run(&store, &key("suite"));
 }
 
+/// A repository on `store` that is encrypted for a key file in `dir`, opened
+/// with it.
+#[cfg(feature = "encryption")]
+fn encrypted(store: Arc<dyn Store>, dir: &std::path::Path) -> Repository {
+    use pitr_store::encryption::{KeySource, NewKeys};
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = dir.join("key");
+    std::fs::write(&path, [201; 32]).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let keys = NewKeys {
+        key_files: vec![path.clone()],
+        ..NewKeys::default()
+    };
+    Repository::init_encrypted(Arc::clone(&store), &keys).unwrap();
+    let keys = KeySource {
+        key_file: Some(path),
+        ..KeySource::default()
+    };
+    Repository::open_with(store, &keys).unwrap()
+}
+
+#[cfg(feature = "encryption")]
+#[test]
+fn an_encrypted_repository_on_s3_keeps_the_promises_of_a_store() {
+    let Some(moto) = moto() else { return };
+    moto.make_bucket("encrypted").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store("s3://encrypted/some/where", &options(moto.endpoint())).unwrap();
+    let repository = encrypted(store, dir.path());
+    conformance::run(repository.content(), &key("suite"));
+    let content = conformance::noise(200_000, 3);
+    repository.content().put(&key("a"), &[], &content).unwrap();
+    let stored = read(repository.store().as_ref(), &key("a")).unwrap();
+    assert!(stored.starts_with(b"pitrenc\x01"));
+    assert_eq!(stored.len(), content.len() + 80 + 4 * 16);
+}
+
+#[cfg(feature = "encryption")]
+#[test]
+fn an_encrypted_create_on_s3_is_safe_when_its_answer_is_lost() {
+    let Some(harmed) = harmed("encrypted-puts") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let repository = encrypted(Arc::clone(&harmed.store), dir.path());
+    // small, and in parts: a store that hears nothing asks what stands there
+    for (number, length) in [100, 20 << 20].into_iter().enumerate() {
+        let name = key(&format!("object-{number}"));
+        let content = conformance::noise(length, 4);
+        let fault = Fault::CutAnswer { after_bytes: 0 };
+        let (method, last) = if number == 0 {
+            ("PUT", "object-0")
+        } else {
+            ("POST", "uploadId")
+        };
+        harmed.proxy.inject(method, last, 1, fault);
+        repository.content().put(&name, &[], &content).unwrap();
+        assert_eq!(harmed.proxy.left(), 0, "the fault never came");
+        assert!(read(repository.content().as_ref(), &name).unwrap() == content);
+        // another writer's is another content, and is refused
+        let error = repository.content().put(&name, &[], &content).unwrap_err();
+        assert!(matches!(error, StoreError::AlreadyExists { .. }), "{error}");
+    }
+}
+
 #[test]
 fn a_create_is_safe_whatever_befalls_its_answer() {
     let Some(harmed) = harmed("puts") else { return };

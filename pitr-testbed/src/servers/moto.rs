@@ -8,6 +8,22 @@ use crate::TestbedError;
 
 static SHARED: Mutex<Weak<Moto>> = Mutex::new(Weak::new());
 
+/// Starts the server. By itself it looks whether an object is there, and puts
+/// it afterwards, in several threads: of two creates at once both could win,
+/// which no S3 allows. So one put goes after the other.
+const START: &str = "
+import threading
+from moto.s3.responses import S3Response
+from moto.server import main
+one_at_a_time = threading.Lock()
+put_object = S3Response.put_object
+def put(self):
+    with one_at_a_time:
+        return put_object(self)
+S3Response.put_object = put
+main()
+";
+
 /// A running S3 server in memory. Conditional creates are atomic; signatures
 /// are not looked at.
 #[derive(Debug)]
@@ -29,14 +45,14 @@ impl Moto {
     /// # Errors
     /// [`TestbedError::ServerMissing`] where it is not installed.
     pub fn start() -> Result<Self, TestbedError> {
-        let program = server_cache().join("moto/bin/moto_server");
+        let program = server_cache().join("moto/bin/python");
         if !program.exists() {
             return Err(missing("moto", program));
         }
         let server = ServerProcess::start("moto", |address, _| {
             let mut command = Command::new(&program);
             command
-                .args(["-H", "127.0.0.1", "-p"])
+                .args(["-c", START, "-H", "127.0.0.1", "-p"])
                 .arg(address.port().to_string());
             command
         })?;
