@@ -8,7 +8,8 @@
 //! process of its own, on one core as ever, and its time that of the whole
 //! process; the scan is measured with its threads in this one: of bytes in
 //! memory, and of the files, which both read from the page cache. Both must
-//! count the same records.
+//! count the same records. Beside wall times stand those of the processors
+//! (Linux), which say more where others use them, too.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -56,6 +57,36 @@ fn segments(folder: &Path, count: usize) -> Result<Vec<Segment>, Failure> {
     Ok(found)
 }
 
+/// How long something took.
+#[derive(Clone, Copy)]
+struct Took {
+    wall_ms: f64,
+    /// Of all processors together.
+    cpu_ms: f64,
+}
+
+/// Milliseconds for which this thread had a processor; 0 where the system does not tell.
+fn own_cpu_ms() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = text.split_whitespace().next();
+    nanoseconds
+        .and_then(|word| word.parse::<f64>().ok())
+        .map_or(0.0, |nanoseconds| nanoseconds / 1e6)
+}
+
+/// The same for the processes that this one has waited for, in steps of 10 ms.
+///
+/// Source: proc_pid_stat(5), `cutime` and `cstime`, in 1/100 s on Linux.
+fn children_cpu_ms() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // the name before may have blanks in it
+    let fields = text.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let ticks = fields.split(' ').skip(13).take(2);
+    10.0 * ticks
+        .filter_map(|word| word.parse::<f64>().ok())
+        .sum::<f64>()
+}
+
 fn sum_up(
     segment: &Segment,
     size: WalSegmentSize,
@@ -79,21 +110,22 @@ fn sum_up(
     }
 }
 
-/// Records that are whole in their segment, once all segments have been read and joined.
+/// Records that are whole in their segment, once all segments have been read and joined; CPU time of the threads.
 fn scan(
     segments: &[Segment],
     size: WalSegmentSize,
     from: From,
     threads: usize,
-) -> Result<u64, Failure> {
+) -> Result<(u64, f64), Failure> {
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
-    let work = || -> Result<(), Failure> {
+    let work = || -> Result<f64, Failure> {
+        let begun = own_cpu_ms();
         let mut chunk = vec![0; CHUNK];
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(segment) = segments.get(number) else {
-                return Ok(());
+                return Ok(own_cpu_ms() - begun);
             };
             let summary = sum_up(segment, size, from, &mut chunk)?;
             if let Ok(mut found) = found.lock() {
@@ -101,13 +133,13 @@ fn scan(
             }
         }
     };
-    std::thread::scope(|scope| {
+    let cpu_ms = std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        work()?;
+        let mut cpu_ms = work()?;
         for other in others {
-            other.join().map_err(|_| "a thread has died")??;
+            cpu_ms += other.join().map_err(|_| "a thread has died")??;
         }
-        Ok::<(), Failure>(())
+        Ok::<f64, Failure>(cpu_ms)
     })?;
     let mut found = found.into_inner().map_err(|_| "a thread has died")?;
     found.sort_by_key(|(number, _)| *number);
@@ -119,7 +151,7 @@ fn scan(
             return Err(format!("{} is damaged", summary.segment).into());
         }
     }
-    Ok(records)
+    Ok((records, cpu_ms))
 }
 
 /// Records that `pg_waldump` counts; it ends with an error where the log goes on behind the last file.
@@ -165,13 +197,23 @@ fn compare(
     let mut ours = vec![Vec::new(); ways.len()];
     let mut counted = (0, 0);
     for round in 0..=rounds {
-        let began = Instant::now();
+        let (began, cpu) = (Instant::now(), children_cpu_ms());
         let their_records = waldump(&program, segments)?;
-        let took = began.elapsed().as_secs_f64() * 1e3;
+        let took = Took {
+            wall_ms: began.elapsed().as_secs_f64() * 1e3,
+            cpu_ms: children_cpu_ms() - cpu,
+        };
+        // the first round warms up
+        if round > 0 {
+            theirs.push(took);
+        }
         for ((_, from, threads), times) in ways.iter().zip(&mut ours) {
             let began = Instant::now();
-            let records = scan(segments, long.segment_size, *from, *threads)?;
-            let took = began.elapsed().as_secs_f64() * 1e3;
+            let (records, cpu_ms) = scan(segments, long.segment_size, *from, *threads)?;
+            let took = Took {
+                wall_ms: began.elapsed().as_secs_f64() * 1e3,
+                cpu_ms,
+            };
             // those that lie in two segments are whole in neither
             let split = their_records.checked_sub(records);
             if split.is_none_or(|split| split >= segments.len() as u64) {
@@ -182,31 +224,47 @@ fn compare(
                 times.push(took);
             }
         }
-        // the first round warms up
-        if round > 0 {
-            theirs.push(took);
-        }
     }
     let bytes: usize = segments.iter().map(|segment| segment.bytes.len()).sum();
     writeln!(
         out,
-        "{what}: {} segments, {} of {} records whole in one; pg_waldump --stats {:.0} ms (medians of {rounds})",
+        "{what}: {} segments, {} of {} records whole in one; medians of {rounds}",
         segments.len(),
         counted.0,
-        counted.1,
-        median(theirs.clone())
+        counted.1
     )?;
-    for ((way, _, _), times) in ways.iter().zip(ours) {
-        let ratios = theirs.iter().zip(&times).map(|(a, b)| a / b).collect();
-        let took = median(times);
-        writeln!(
-            out,
-            "    {way:<20} {took:7.1} ms, {:5.1} GB/s, {:.1} times faster",
-            bytes as f64 / took / 1e6,
-            median(ratios)
-        )?;
+    let name = "pg_waldump --stats";
+    print(name, &theirs, &theirs, bytes, out)?;
+    for ((way, _, _), times) in ways.iter().zip(&ours) {
+        print(way, times, &theirs, bytes, out)?;
     }
     Ok(())
+}
+
+/// Times, and how many times faster they are than theirs: the medians of both, round by round.
+fn print(
+    what: &str,
+    times: &[Took],
+    theirs: &[Took],
+    bytes: usize,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let wall = |took: &Took| took.wall_ms;
+    let cpu = |took: &Took| took.cpu_ms;
+    let of = |of: fn(&Took) -> f64| {
+        let ratios = theirs.iter().zip(times).map(|(a, b)| of(a) / of(b));
+        (
+            median(times.iter().map(of).collect()),
+            median(ratios.collect()),
+        )
+    };
+    let ((wall_ms, wall_ratio), (cpu_ms, cpu_ratio)) = (of(wall), of(cpu));
+    writeln!(
+        out,
+        "    {what:<20} wall {wall_ms:7.1} ms ({:4.1} GB/s), {wall_ratio:4.1} times faster; \
+         CPU {cpu_ms:7.1} ms, {cpu_ratio:4.1} times less",
+        bytes as f64 / wall_ms / 1e6
+    )
 }
 
 fn main() -> Result<(), Failure> {
