@@ -243,3 +243,39 @@ fn the_order_of_the_setting_decides_and_the_rest_is_not_opened() {
     outcome.is_segment(ONE);
     assert_eq!(outcome.stderr, "");
 }
+
+#[test]
+fn a_server_that_does_not_answer_delays_no_segment_that_another_one_has() {
+    let mut pair = Pair::new();
+    pair.push(1, &[ONE]);
+    // accepts, and never says a word
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!(
+        "sftp://nobody@127.0.0.1:{}/srv",
+        silent.local_addr().unwrap().port()
+    );
+    let config = pair.scratch.dir.join("pitr.toml");
+    let write = |timeout: u64, retry: u64| {
+        let sftp = format!("[sftp]\ntimeout_seconds = {timeout}\nretry_seconds = {retry}\n");
+        fs::write(&config, sftp).unwrap();
+    };
+    let second = pair.places[1].clone();
+    pair.scratch.repository = PathBuf::from(&address);
+    let words = [
+        "--config",
+        config.to_str().unwrap(),
+        "--repo",
+        second.to_str().unwrap(),
+    ];
+    write(600, 600);
+    let begun = std::time::Instant::now();
+    let outcome = pair.scratch.fetch_with(&words, ONE);
+    outcome.is_segment(ONE);
+    assert!(outcome.stderr.contains("WARNING") && outcome.stderr.contains("is passed over"));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(120));
+    // what nobody has is in doubt as long as it does not answer
+    write(1, 1);
+    fs::remove_file(pair.scratch.data.join("pg_wal/RECOVERYXLOG")).unwrap();
+    let outcome = pair.scratch.fetch_with(&words, TWO);
+    outcome.is_refused(200, "1 of 2 repositories gave no answer");
+}

@@ -3,9 +3,16 @@
 //! They are asked in order, and each is opened when it is asked for the first
 //! time: one that is not needed costs nothing. What the first ones have is
 //! enough to serve a file; to say that there is none, all have to answer.
+//!
+//! A server that is down is tried again for a minute or more, and the hook runs
+//! anew for every segment. So where another repository may have the file, one
+//! that is slow to open is waited for last.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
 use pitr_console::Console;
 use pitr_core::{SegmentName, SystemIdentifier, TimelineId};
@@ -14,10 +21,15 @@ use pitr_store::{Cluster, ClusterIdentity, Repository, RepositorySet, Store};
 
 use super::failure::{HookFailure, Unanswered};
 
+/// How long the opening of one repository is waited for before the next is asked.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The repositories of one request.
 pub(super) struct Archives {
     set: RepositorySet,
     members: Vec<RefCell<Member>>,
+    /// Threads that open a repository, and whether that was waited for already.
+    openings: Vec<RefCell<Option<Opening>>>,
     /// Whose log it is, by the first repository that knew it.
     identity: Cell<Option<ClusterIdentity>>,
     asked: Option<SystemIdentifier>,
@@ -34,6 +46,14 @@ enum Member {
     Failed(Arc<HookFailure>),
 }
 
+struct Opening {
+    opened: Receiver<Opened>,
+    is_slow: bool,
+}
+
+/// The log of the cluster; `None` where the repository is empty.
+type Opened = Result<Option<WalArchive>, HookFailure>;
+
 impl Archives {
     /// Those of `set`, for the cluster `asked`, or for the only one that there
     /// is. Opens none.
@@ -44,6 +64,7 @@ impl Archives {
     ) -> Self {
         let members = set.stores().iter();
         Self {
+            openings: members.clone().map(|_| RefCell::default()).collect(),
             members: members.map(|_| RefCell::new(Member::Unopened)).collect(),
             set,
             identity: Cell::new(None),
@@ -94,15 +115,31 @@ impl Archives {
         ask: impl Fn(&WalArchive) -> Result<Option<T>, HookFailure>,
     ) -> Result<(Option<T>, Vec<Unanswered>), HookFailure> {
         let mut unanswered = Vec::new();
-        for index in 0..self.members.len() {
-            let answer = match self.member(index) {
-                Member::Open(archive) => ask(&archive).map_err(Arc::new),
-                Member::Failed(failure) => Err(failure),
-                Member::Empty | Member::Unopened => Ok(None),
+        let mut slow = Vec::new();
+        let all = (0..self.members.len()).map(|index| (index, Some(PATIENCE)));
+        let mut waiting: VecDeque<_> = all.collect();
+        while let Some((index, patience)) = waiting.pop_front() {
+            let answer = match self.member(index, patience) {
+                None => {
+                    // for its whole answer, once nobody else is left
+                    waiting.push_back((index, None));
+                    slow.push(index);
+                    continue;
+                }
+                Some(Member::Open(archive)) => ask(&archive).map_err(Arc::new),
+                Some(Member::Failed(failure)) => Err(failure),
+                Some(Member::Empty | Member::Unopened) => Ok(None),
             };
+            slow.retain(|slow| *slow != index);
             match answer {
                 Ok(None) => {}
-                Ok(Some(found)) => return Ok((Some(found), unanswered)),
+                Ok(Some(found)) => {
+                    unanswered.extend(slow.into_iter().map(|index| Unanswered {
+                        location: self.location_of(index),
+                        failure: Arc::new(HookFailure::Slow { waited: PATIENCE }),
+                    }));
+                    return Ok((Some(found), unanswered));
+                }
                 // no other repository can help there
                 Err(failure) if matches!(*failure, HookFailure::Delivery(_)) => {
                     return Err(HookFailure::Shared(failure));
@@ -125,13 +162,13 @@ impl Archives {
         let mut last = None;
         let mut unanswered = Vec::new();
         for index in 0..self.members.len() {
-            let answer = match self.member(index) {
-                Member::Open(archive) => match archive.ranges(timeline) {
+            let answer = match self.member(index, None) {
+                Some(Member::Open(archive)) => match archive.ranges(timeline) {
                     Ok(ranges) => Ok(ranges.last().map(|range| range.last)),
                     Err(error) => Err(Arc::new(error.into())),
                 },
-                Member::Failed(failure) => Err(failure),
-                Member::Empty | Member::Unopened => Ok(None),
+                Some(Member::Failed(failure)) => Err(failure),
+                Some(Member::Empty | Member::Unopened) | None => Ok(None),
             };
             match answer {
                 Ok(found) => last = last.max(found),
@@ -181,46 +218,93 @@ impl Archives {
         store.map_or_else(String::new, |store| store.location())
     }
 
-    /// Opens the repository, the first time.
-    fn member(&self, index: usize) -> Member {
+    /// Opens the repository, the first time; `None` where that takes longer
+    /// than `patience`, if there is a limit to it.
+    fn member(&self, index: usize, patience: Option<Duration>) -> Option<Member> {
         let (Some(member), Some(store)) = (self.members.get(index), self.set.stores().get(index))
         else {
-            return Member::Empty;
+            return Some(Member::Empty);
         };
         if let Member::Unopened = *member.borrow() {
         } else {
-            return member.borrow().clone();
+            return Some(member.borrow().clone());
         }
-        let opened = match self.open(store) {
+        let opened = match (self.members.len(), self.openings.get(index)) {
+            (0 | 1, _) | (_, None) => open(&self.set, store, self.asked),
+            (_, Some(opening)) => self.opened_aside(store, &mut opening.borrow_mut(), patience)?,
+        };
+        let opened = match opened.and_then(|archive| self.same_cluster(store, archive)) {
             Ok(Some(archive)) => Member::Open(archive),
             Ok(None) => Member::Empty,
             Err(failure) => Member::Failed(Arc::new(failure)),
         };
         member.replace(opened.clone());
-        opened
+        Some(opened)
     }
 
-    fn open(&self, store: &Arc<dyn Store>) -> Result<Option<WalArchive>, HookFailure> {
-        let repository = self.set.open_one(store)?;
-        // also where the file turns out to be absent: a key that is missing must
-        // not show in the middle of a recovery
-        repository.unlock()?;
-        let Some(cluster) = find_cluster(&repository, self.asked)? else {
+    /// The same in a thread of its own, which ends with the process where
+    /// nobody waits for it any more.
+    fn opened_aside(
+        &self,
+        store: &Arc<dyn Store>,
+        opening: &mut Option<Opening>,
+        patience: Option<Duration>,
+    ) -> Option<Opened> {
+        let opening = match opening {
+            Some(opening) => opening,
+            None => {
+                let (tell, opened) = channel();
+                let (set, store, asked) = (self.set.clone(), Arc::clone(store), self.asked);
+                let thread = std::thread::Builder::new().name("repository".to_owned());
+                // where no thread is to be had, it drops what would tell
+                let _ = thread.spawn(move || tell.send(open(&set, &store, asked)));
+                opening.insert(Opening {
+                    opened,
+                    is_slow: false,
+                })
+            }
+        };
+        let received = match patience {
+            Some(_) if opening.is_slow => opening.opened.recv_timeout(Duration::ZERO),
+            Some(patience) => opening.opened.recv_timeout(patience),
+            None => opening.opened.recv().map_err(RecvTimeoutError::from),
+        };
+        match received {
+            Ok(opened) => Some(opened),
+            Err(RecvTimeoutError::Timeout) => {
+                opening.is_slow = true;
+                None
+            }
+            Err(RecvTimeoutError::Disconnected) => Some(open(&self.set, store, self.asked)),
+        }
+    }
+
+    /// That all of them are of one cluster.
+    fn same_cluster(&self, store: &Arc<dyn Store>, archive: Option<WalArchive>) -> Opened {
+        let Some(archive) = archive else {
             return Ok(None);
         };
-        let found = cluster.identity();
+        let found = archive.cluster();
         match self.identity.get() {
             Some(expected) if expected != found => Err(HookFailure::OtherCluster {
-                location: repository.location(),
+                location: store.location(),
                 expected: expected.system_identifier,
                 found: found.system_identifier,
             }),
             _ => {
                 self.identity.set(Some(found));
-                Ok(Some(cluster.wal()))
+                Ok(Some(archive))
             }
         }
     }
+}
+
+fn open(set: &RepositorySet, store: &Arc<dyn Store>, asked: Option<SystemIdentifier>) -> Opened {
+    let repository = set.open_one(store)?;
+    // also where the file turns out to be absent: a key that is missing must
+    // not show in the middle of a recovery
+    repository.unlock()?;
+    Ok(find_cluster(&repository, asked)?.map(|cluster| cluster.wal()))
 }
 
 /// The cluster that is asked for, else the only one. `None` where the

@@ -1,6 +1,7 @@
 //! Why the hook has no answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pitr_console::{Explain, SettingsError};
 use pitr_core::{Lsn, SegmentName, SystemIdentifier, TimelineId, WalFileNameError};
@@ -154,6 +155,12 @@ pub(crate) enum HookFailure {
         /// Those that gave no answer.
         unanswered: Vec<Unanswered>,
     },
+    /// A repository that was not waited for, because another one has the file.
+    #[error("it gave no answer within {} s", waited.as_secs())]
+    Slow {
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The failure of a repository, which stays known for further questions.
     #[error(transparent)]
     Shared(Arc<HookFailure>),
@@ -194,6 +201,7 @@ impl HookFailure {
             | Self::Fetch(FetchError::Store(StoreError::Encryption(_))) => false,
             Self::Store(_)
             | Self::Delivery(_)
+            | Self::Slow { .. }
             | Self::Undecided { .. }
             | Self::ChildMissing { .. }
             | Self::ChildPresent { .. } => true,
@@ -233,6 +241,7 @@ impl Explain for HookFailure {
         };
         match self {
             Self::Shared(failure) => failure.hint(),
+            Self::Slow { .. } => None,
             Self::OtherCluster { .. } => {
                 Some("Repositories that are named together must be of the same cluster.".to_owned())
             }
