@@ -205,7 +205,10 @@ pub enum SettingsError {
         repositories: usize,
     },
     /// A relative path, which would mean another place for every caller.
-    #[error("repository \"{found}\" is not an absolute path or URL")]
+    #[error(
+        "repository \"{}\" is not an absolute path or URL",
+        without_login(found)
+    )]
     RelativeRepository {
         /// What was given.
         found: String,
@@ -245,10 +248,15 @@ impl Explain for SettingsError {
             }
             Self::RelativeRepository { found } => format!(
                 "PostgreSQL runs its commands in the data directory: give the whole path, as in /srv/{}.",
-                found.trim_start_matches("./")
+                without_login(found).trim_start_matches("./")
             ),
         })
     }
+}
+
+/// An address as it may be shown: what stands before a host may be a password.
+fn without_login(address: &str) -> &str {
+    address.rsplit('@').next().unwrap_or(address)
 }
 
 impl Settings {
@@ -528,6 +536,16 @@ mod tests {
             settings.repository(),
             Err(SettingsError::RelativeRepository { .. })
         ));
+    }
+
+    #[test]
+    fn a_misspelt_address_is_told_without_its_password() {
+        for found in ["sftp:u:hunter2@h/p", "u:hun@ter2@h:/p"] {
+            let found = found.to_owned();
+            let error = SettingsError::RelativeRepository { found };
+            let shown = format!("{error} {:?}", error.hint());
+            assert!(shown.contains("h") && !shown.contains("ter2"), "{shown}");
+        }
     }
 
     #[test]

@@ -82,9 +82,13 @@ impl AddressError {
     /// What the administrator can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Empty | Self::UnsupportedScheme { .. } | Self::NotAbsolute { .. } => {
+            Self::Empty | Self::NotAbsolute { .. } => {
                 Some("Give an absolute path, or file:///PATH.".to_owned())
             }
+            Self::UnsupportedScheme { .. } => Some(
+                "Give an absolute path, or an address with file, s3, gs, az, sftp, ftp or ftps before the ://."
+                    .to_owned(),
+            ),
             Self::ForeignHost { .. } => Some("Mount the disk here, and give its path.".to_owned()),
             Self::SecretInAddress { .. } => Some(
                 "Addresses are shown in messages and process lists. The manual says where the password goes."
@@ -160,6 +164,8 @@ fn local_path(address: &str) -> Result<PathBuf, AddressError> {
     let slash = rest.find('/').ok_or_else(not_absolute)?;
     let (host, path) = rest.split_at(slash);
     if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") {
+        // what stands before it may be a password
+        let host = host.rsplit('@').next().unwrap_or(host);
         return Err(AddressError::ForeignHost {
             host: host.to_owned(),
         });
@@ -224,6 +230,8 @@ mod tests {
         let error = local_path("s3://key:secret@bucket/prefix").unwrap_err();
         assert!(!error.to_string().contains("secret"));
         assert!(error.to_string().contains("not supported by this build"));
+        let error = local_path("file://u:secret@host/x").unwrap_err();
+        assert!(!error.to_string().contains("secret"), "{error}");
         assert_eq!(local_path(""), Err(AddressError::Empty));
         assert!(matches!(
             local_path("file://other/srv"),
