@@ -15,7 +15,7 @@ pub(crate) mod root;
 mod sweep;
 mod writeback;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::io::{self, Read, Write as _};
 use std::os::fd::OwnedFd;
@@ -77,6 +77,15 @@ pub(crate) struct UnfinishedCluster<'a> {
 fn is_made_anew(archive: Archive, member: &[u8]) -> bool {
     archive == Archive::Base
         && (member == CONTROL_FILE || member == TABLESPACE_MAP || LEFT_OUT.contains(&member))
+}
+
+/// What of one part was laid down from a copy of it.
+#[derive(Debug, Default)]
+struct LaidDown {
+    /// Files that are whole.
+    files: HashSet<Vec<u8>>,
+    /// A file that was begun, and perhaps made.
+    begun: Option<Vec<u8>>,
 }
 
 /// What is kept back, or was learned on the way.
@@ -243,11 +252,36 @@ impl<'a> UnfinishedCluster<'a> {
         self.link_tablespaces()
     }
 
+    /// Unpacks a part, from another copy of the backup where this one turns out
+    /// damaged: what was laid down by then was checked, and stays.
     fn unpack_part(
         &self,
         reader: &BackupReader,
         part: &PartInfo,
         in_place: Option<&Comparison>,
+        progress: &Progress,
+        writeback: &Writeback,
+        give_up: &AtomicBool,
+    ) -> Result<(), LayDownError> {
+        let mut laid = LaidDown::default();
+        let unpack = |copy: &BackupReader| {
+            self.unpack_copy(
+                copy, part, in_place, &mut laid, progress, writeback, give_up,
+            )
+        };
+        reader.from_any_copy(unpack, |error| match error {
+            LayDownError::Backup(error) => Some(error),
+            _ => None,
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of one step of one loop")]
+    fn unpack_copy(
+        &self,
+        reader: &BackupReader,
+        part: &PartInfo,
+        in_place: Option<&Comparison>,
+        laid: &mut LaidDown,
         progress: &Progress,
         writeback: &Writeback,
         give_up: &AtomicBool,
@@ -259,11 +293,18 @@ impl<'a> UnfinishedCluster<'a> {
             .ok_or(LayDownError::UnknownTablespace { part: part.name })?;
         let mut folders = Folders::new(root);
         let mut buffer = vec![0; BUFFER_BYTES];
+        if let Some(path) = laid.begun.take() {
+            root.remove_file(&path)
+                .map_err(failed("remove", &root.path_of(&path)))?;
+        }
         let visit = |member: &Member, data: &mut dyn Read| {
             if give_up.load(Ordering::Relaxed) {
                 return Err(LayDownError::GivenUp);
             }
             let path = member.path.as_bytes();
+            if laid.files.contains(path) {
+                return Ok(());
+            }
             match &member.kind {
                 MemberKind::Directory => {
                     self.make_folder(root, archive, member)?;
@@ -288,7 +329,14 @@ impl<'a> UnfinishedCluster<'a> {
                     root.adopt(path, member.mode)
                         .map_err(failed("set the mode of", &root.path_of(path)))?;
                 }
-                MemberKind::File => folders.copy(member, data, &mut buffer, writeback)?,
+                MemberKind::File => {
+                    laid.begun = Some(path.to_vec());
+                    folders.copy(member, data, &mut buffer, writeback)?;
+                    laid.begun = None;
+                }
+            }
+            if member.kind == MemberKind::File {
+                laid.files.insert(path.to_vec());
             }
             progress.advance(member.size);
             Ok(())

@@ -3,7 +3,7 @@
 use pitr_console::{Console, Failure, Settings, choose_clusters, open_repository, repository_set};
 use pitr_core::SystemIdentifier;
 use pitr_store::Cluster;
-use pitr_store::backup::{BackupReader, Label};
+use pitr_store::backup::{BackupReader, Elsewhere, Label};
 use pitr_store::wal::WalArchive;
 
 use crate::plan::inventory::Inventory;
@@ -98,7 +98,7 @@ impl Sources {
         console: Console,
     ) -> Result<BackupReader, Failure> {
         let mut first_failure = None;
-        for cluster in &self.clusters {
+        for (place, cluster) in self.clusters.iter().enumerate() {
             match cluster.backups().open(label) {
                 Ok(Some(reader)) => {
                     if let Some(failure) = first_failure {
@@ -113,7 +113,8 @@ impl Sources {
                             failure.hint(),
                         );
                     }
-                    return Ok(reader);
+                    let others = self.clusters.get(place + 1..).unwrap_or_default();
+                    return Ok(reader.with_copies(copies(label, others, console)));
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -167,6 +168,25 @@ impl Sources {
         let answering: Vec<&str> = answering.map(|(address, _)| address.as_str()).collect();
         of(&answering)
     }
+}
+
+/// The same backup in `others`, for what turns out damaged in the first copy.
+fn copies(label: Label, others: &[Cluster], console: Console) -> Elsewhere {
+    let catalogs: Vec<_> = others.iter().map(Cluster::backups).collect();
+    Elsewhere::new(
+        move || {
+            let opened = catalogs.iter().map(|catalog| catalog.open(label));
+            // one that cannot be opened stands in for nothing
+            opened.filter_map(|opened| opened.ok().flatten()).collect()
+        },
+        move |damage, copy| {
+            console.warn(
+                format!("base backup {label} is read from \"{}\" in one place: {damage}", copy.repository_location()),
+                None,
+                Some("Keep a copy of what is damaged for a look at its disk, and take a new base backup."),
+            );
+        },
+    )
 }
 
 fn warn_of_doubt(location: &str, failure: &Failure, console: Console) {

@@ -135,6 +135,56 @@ fn either_repository_alone_and_the_union_of_both_bring_everything_back() {
     assert_eq!(values(&cluster), "a,b,c,d");
 }
 
+/// Turns one bit of a stored object around.
+fn damage(object: &Path, place: impl FnOnce(usize) -> usize) {
+    let mut bytes = fs::read(object).unwrap();
+    let place = place(bytes.len());
+    bytes[place] ^= 1;
+    fs::write(object, bytes).unwrap();
+}
+
+#[test]
+fn what_is_damaged_of_a_backup_in_one_repository_is_taken_from_the_other() {
+    let doubled = Doubled::start();
+    let original = &doubled.original;
+    original.insert("a");
+    doubled.backup();
+    original.insert("b");
+    original.archive_all();
+    let [first, second] = doubled.segments();
+    let backup = |segments: &Path| {
+        let backups = segments.join("../../../backups");
+        backups.join(&names(&backups)[0])
+    };
+    let (first, second) = (backup(&first), backup(&second));
+    let mut parts = names(&first);
+    parts.retain(|name| name.ends_with(".tar.zst"));
+    let part = &parts[0];
+    // far into the part, after much of it was laid down, and the manifest
+    damage(&first.join(part), |bytes| bytes / 10 * 7);
+    damage(&first.join("backup_manifest"), |bytes| bytes / 2);
+    let to = original.place("healed");
+    let output = original.restore(&to, &["--repo", doubled.second()]);
+    succeeded(&output);
+    let told = said(&output);
+    assert!(told.contains("WARNING") && told.contains(part), "{told}");
+    assert!(told.contains("backup_manifest"), "{told}");
+    let mut cluster = pitr_testbed::Cluster::adopt(original.cluster.install(), &to).unwrap();
+    cluster.start().unwrap();
+    cluster
+        .wait_for_sql("SELECT NOT pg_is_in_recovery()", LIMIT)
+        .unwrap();
+    assert_eq!(values(&cluster), "a,b");
+    drop(cluster);
+
+    // damaged in both: refused, and no server starts there
+    damage(&second.join(part), |bytes| bytes / 10 * 8);
+    let to = original.place("lost-in-both");
+    let output = original.restore(&to, &["--repo", doubled.second()]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(!to.join("global/pg_control").exists());
+}
+
 #[test]
 fn while_one_is_away_a_target_is_reached_and_the_end_of_the_log_is_not_assumed() {
     let doubled = Doubled::start();

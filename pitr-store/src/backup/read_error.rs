@@ -173,6 +173,21 @@ impl BackupReadError {
         }
     }
 
+    /// Whether another copy of the backup may do: what failed is this copy or
+    /// the store that it lies on, not what was asked for.
+    #[must_use]
+    pub fn is_of_copy(&self) -> bool {
+        match self {
+            Self::Store(_) | Self::Document { .. } | Self::Manifest { .. } | Self::Part { .. } => {
+                true
+            }
+            Self::Key(_)
+            | Self::NoSuchPart { .. }
+            | Self::NoSuchFile { .. }
+            | Self::FileTooLarge { .. } => false,
+        }
+    }
+
     /// Whether it is about one `backup.json`, and says nothing of the store.
     pub(super) fn is_of_one_document(&self) -> bool {
         match self {

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
+use super::elsewhere::Elsewhere;
 use super::file_reader::{CheckedData, FileReader, PartRange, StoredObject};
 use super::index::{BackupIndex, IndexEntry};
 use super::info::{BackupInfo, PartInfo};
@@ -27,6 +28,7 @@ pub struct BackupReader {
     folder: ObjectKey,
     info: Arc<BackupInfo>,
     index: Arc<BackupIndex>,
+    elsewhere: Option<Arc<Elsewhere>>,
 }
 
 /// What [`BackupReader::verify_part`] has read and found sound.
@@ -50,7 +52,49 @@ impl BackupReader {
             folder,
             info: Arc::new(info),
             index: Arc::new(index),
+            elsewhere: None,
         }
+    }
+
+    /// The same backup, with other copies of it to fall back on.
+    #[must_use]
+    pub fn with_copies(mut self, elsewhere: Elsewhere) -> Self {
+        self.elsewhere = Some(Arc::new(elsewhere));
+        self
+    }
+
+    /// What `read` makes of this copy, or of the first of the others where what
+    /// went wrong, as `fault` finds it in the error, is the copy's own. The
+    /// others are looked for only then.
+    ///
+    /// # Errors
+    /// Of `read`, by the last copy that it was tried on.
+    pub fn from_any_copy<T, E>(
+        &self,
+        mut read: impl FnMut(&Self) -> Result<T, E>,
+        fault: impl Fn(&E) -> Option<&BackupReadError>,
+    ) -> Result<T, E> {
+        let mut last = match read(self) {
+            Err(error) => error,
+            done => return done,
+        };
+        let Some(elsewhere) = &self.elsewhere else {
+            return Err(last);
+        };
+        let is_of_copy = |error: &E| fault(error).is_some_and(BackupReadError::is_of_copy);
+        if !is_of_copy(&last) {
+            return Err(last);
+        }
+        for copy in elsewhere.copies_of(self) {
+            if let Some(error) = fault(&last) {
+                (elsewhere.tell)(error, copy);
+            }
+            match read(copy) {
+                Err(error) if is_of_copy(&error) => last = error,
+                other => return other,
+            }
+        }
+        Err(last)
     }
 
     /// Its label.
@@ -88,6 +132,10 @@ impl BackupReader {
     /// # Errors
     /// `Manifest` if it is missing or not as it was written; `Store`.
     pub fn manifest(&self) -> Result<Option<Vec<u8>>, BackupReadError> {
+        self.from_any_copy(Self::own_manifest, itself)
+    }
+
+    fn own_manifest(&self) -> Result<Option<Vec<u8>>, BackupReadError> {
         let Some(expected) = &self.info.manifest else {
             return Ok(None);
         };
@@ -250,12 +298,15 @@ impl BackupReader {
                 limit,
             });
         }
-        let place = self.place(&part)?;
-        let mut bytes = Vec::new();
-        self.open_member(path)?
-            .read_to_end(&mut bytes)
-            .map_err(|error| place.io_error(error))?;
-        Ok(bytes)
+        let read = |copy: &Self| {
+            let place = copy.place(&part)?;
+            let mut bytes = Vec::new();
+            copy.open_member(path)?
+                .read_to_end(&mut bytes)
+                .map_err(|error| place.io_error(error))?;
+            Ok(bytes)
+        };
+        self.from_any_copy(read, itself)
     }
 
     /// No file of any part of the data directory may lie below a link.
@@ -319,6 +370,10 @@ impl BackupReader {
         }
         Ok(reader)
     }
+}
+
+fn itself(error: &BackupReadError) -> Option<&BackupReadError> {
+    Some(error)
 }
 
 /// The members of a part, held against the index.
