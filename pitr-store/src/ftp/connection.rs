@@ -4,15 +4,17 @@
 //! are objects open; those that are free wait in a pool.
 
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use suppaftp::rustls::pki_types::CertificateDer;
 use suppaftp::rustls::pki_types::pem::PemObject;
-use suppaftp::rustls::{ClientConfig, RootCertStore, crypto::ring};
+use suppaftp::rustls::version::TLS12;
+use suppaftp::rustls::{ALL_VERSIONS, AlertDescription, ClientConfig, RootCertStore, crypto::ring};
 use suppaftp::types::{FileType, Response};
-use suppaftp::{FtpError, Mode, RustlsConnector, RustlsFtpStream, Status};
+use suppaftp::{FtpError, FtpResult, Mode, RustlsConnector, RustlsFtpStream, Status, TlsConnector};
 
 use super::netrc;
 use crate::key::ObjectKey;
@@ -36,6 +38,9 @@ pub(super) struct Server {
     pub(super) address: ServerAddress,
     pub(super) options: FtpOptions,
     tls: OnceLock<Arc<ClientConfig>>,
+    /// For a server that refuses TLS 1.2.
+    newer_tls: OnceLock<Arc<ClientConfig>>,
+    needs_newer_tls: AtomicBool,
     idle: Mutex<Vec<Connection>>,
     /// The marks of life that were taken here.
     pub(super) held: Mutex<Vec<(ObjectKey, Lease)>>,
@@ -154,6 +159,8 @@ impl Server {
             address,
             options,
             tls: OnceLock::new(),
+            newer_tls: OnceLock::new(),
+            needs_newer_tls: AtomicBool::new(false),
             idle: Mutex::new(Vec::new()),
             held: Mutex::default(),
         }
@@ -294,10 +301,16 @@ impl Server {
         let host = self.address.host.as_str();
         let (user, password) = self.login()?;
         let mut ftp = if implicit {
-            // Says first whether it can be reached: what follows has no limit.
-            drop(reach(host, port, limit)?);
-            let connector = RustlsConnector::from(self.tls()?);
-            RustlsFtpStream::connect_secure_implicit((host, port), connector, host)
+            // Says first which of its addresses can be reached: connecting to
+            // it again has no limit.
+            let reached = reach(host, port, limit)?
+                .peer_addr()
+                .map_err(|e| Refusal::Passing(e.to_string()))?;
+            let connector = BoundedConnector {
+                tls: RustlsConnector::from(self.tls()?),
+                limit,
+            };
+            RustlsFtpStream::connect_secure_implicit(reached, connector, host)
                 .map_err(|e| self.refusal(e))?
         } else {
             let socket = reach(host, port, limit)?;
@@ -380,6 +393,12 @@ impl Server {
         match error {
             FtpError::SecureError(reason) => Refusal::from(self.untrusted(&reason)),
             // rustls reports a certificate that it does not trust as an I/O error.
+            FtpError::ConnectionError(error)
+                if refuses_version(&error)
+                    && !self.needs_newer_tls.swap(true, Ordering::Relaxed) =>
+            {
+                Refusal::Passing(error.to_string())
+            }
             FtpError::ConnectionError(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 Refusal::from(self.untrusted(&error.to_string()))
             }
@@ -448,9 +467,17 @@ impl Server {
     }
 
     /// What is trusted; made once, so that its sessions can be taken up again:
-    /// some servers demand that of data connections.
+    /// some servers demand that of data connections. A ticket of TLS 1.3 is good
+    /// for one of them only, and the next comes on a connection that may be
+    /// closed unread; a session of TLS 1.2 is good for all. So that is asked
+    /// for, unless the server refuses it.
     fn tls(&self) -> Result<Arc<ClientConfig>, ServerError> {
-        if let Some(config) = self.tls.get() {
+        let (place, versions) = if self.needs_newer_tls.load(Ordering::Relaxed) {
+            (&self.newer_tls, ALL_VERSIONS)
+        } else {
+            (&self.tls, &[&TLS12][..])
+        };
+        if let Some(config) = place.get() {
             return Ok(Arc::clone(config));
         }
         let mut roots = RootCertStore::empty();
@@ -478,11 +505,11 @@ impl Server {
             }
         }
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .map_err(|e| self.untrusted(&e.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Arc::clone(self.tls.get_or_init(|| Arc::new(config))))
+        Ok(Arc::clone(place.get_or_init(|| Arc::new(config))))
     }
 }
 
@@ -497,6 +524,37 @@ enum Refusal {
 impl From<ServerError> for Refusal {
     fn from(error: ServerError) -> Self {
         Self::Lasting(Box::new(error))
+    }
+}
+
+/// Whether the server takes no version of TLS that was offered.
+fn refuses_version(error: &std::io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(
+        cause,
+        Some(suppaftp::rustls::Error::AlertReceived(
+            AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure
+        ))
+    )
+}
+
+/// TLS from the first byte on, with a limit: the greeting is read before
+/// anybody else can set one.
+#[derive(Debug)]
+struct BoundedConnector {
+    tls: RustlsConnector,
+    limit: Duration,
+}
+
+impl TlsConnector for BoundedConnector {
+    type Stream = <RustlsConnector as TlsConnector>::Stream;
+
+    fn connect(&self, domain: &str, stream: TcpStream) -> FtpResult<Self::Stream> {
+        stream
+            .set_read_timeout(Some(self.limit))
+            .and_then(|()| stream.set_write_timeout(Some(self.limit)))
+            .map_err(FtpError::ConnectionError)?;
+        self.tls.connect(domain, stream)
     }
 }
 

@@ -84,28 +84,17 @@ impl Connection {
             }
         } else {
             // Names that begin with a dot are listed on demand only.
-            for line in self.ftp.list(Some("-a"))? {
-                if line.starts_with("total ") {
-                    continue;
+            let mut lines = self.ftp.list(Some("-a"))?;
+            listed = posix_or_dos(&lines)?;
+            // A server that takes the option for the name of a file lists
+            // nothing, which must not pass for an empty folder.
+            if !listed.iter().any(|file| file.name == ".") {
+                lines = self.ftp.list(None)?;
+                for file in posix_or_dos(&lines)? {
+                    if !listed.iter().any(|known| known.name == file.name) {
+                        listed.push(file);
+                    }
                 }
-                let Ok(file) =
-                    ListParser::parse_posix(&line).or_else(|_| ListParser::parse_dos(&line))
-                else {
-                    return Err(unreadable(&line));
-                };
-                let kind = if file.is_directory() {
-                    NodeKind::Folder
-                } else if file.is_symlink() {
-                    NodeKind::Link
-                } else {
-                    NodeKind::Object
-                };
-                listed.push(Listed {
-                    name: file.name().to_owned(),
-                    kind,
-                    size: u64::try_from(file.size()).unwrap_or(0),
-                    changed: None,
-                });
             }
         }
         listed.retain(|file| !matches!(file.name.as_str(), "." | "..") && !file.name.is_empty());
@@ -117,7 +106,7 @@ impl Connection {
     fn make_one(&mut self, path: &str) -> Result<(), FtpError> {
         match self.ftp.mkdir(path) {
             Ok(()) => {
-                self.make_private(path);
+                self.make_private(path, "700");
                 Ok(())
             }
             // Perhaps it is there; whoever needs it will see.
@@ -126,9 +115,10 @@ impl Connection {
         }
     }
 
-    fn make_private(&mut self, path: &str) {
+    /// Takes `path` from everybody but its owner, where the server can do that.
+    pub(super) fn make_private(&mut self, path: &str, mode: &str) {
         // Not every server has it, and there is nothing else to be had.
-        let _ = self.ftp.site(format!("CHMOD 700 {path}"));
+        let _ = self.ftp.site(format!("CHMOD {mode} {path}"));
     }
 }
 
@@ -148,12 +138,14 @@ impl Server {
         operation: Operation,
     ) -> Result<Option<Vec<Listed>>, StoreError> {
         let location = self.text(key);
-        let listed = self
-            .call(operation, &location, |connection, _| {
+        let enter = || {
+            self.call(operation, &location, |connection, _| {
                 let path = connection.path(key);
                 connection.names(&path)
             })
-            .map_err(|failure| failure.into_store(operation, location.clone()))?;
+            .map_err(|failure| failure.into_store(operation, location.clone()))
+        };
+        let listed = enter()?;
         if listed.is_some() {
             return Ok(listed);
         }
@@ -163,10 +155,14 @@ impl Server {
         // Not to be entered. The folder above says whether it is there at all.
         match self.find(key, operation)? {
             None => Ok(None),
-            Some(found) if found.kind == NodeKind::Folder => Err(StoreError::PermissionDenied {
-                operation,
-                location,
-            }),
+            // somebody may have made it since
+            Some(found) if found.kind == NodeKind::Folder => match enter()? {
+                Some(listed) => Ok(Some(listed)),
+                None => Err(StoreError::PermissionDenied {
+                    operation,
+                    location,
+                }),
+            },
             Some(found) => Err(StoreError::WrongKind {
                 location,
                 expected: NodeKind::Folder,
@@ -355,6 +351,31 @@ pub(super) fn remove_all(
         .ftp
         .cwd(if above.is_empty() { "/" } else { above })?;
     connection.ftp.rmdir(folder)
+}
+
+/// The lines of `LIST`, in the manner of `ls -l` or of DOS.
+fn posix_or_dos(lines: &[String]) -> Result<Vec<Listed>, FtpError> {
+    let mut listed = Vec::new();
+    for line in lines.iter().filter(|line| !line.starts_with("total ")) {
+        let Ok(file) = ListParser::parse_posix(line).or_else(|_| ListParser::parse_dos(line))
+        else {
+            return Err(unreadable(line));
+        };
+        let kind = if file.is_directory() {
+            NodeKind::Folder
+        } else if file.is_symlink() {
+            NodeKind::Link
+        } else {
+            NodeKind::Object
+        };
+        listed.push(Listed {
+            name: file.name().to_owned(),
+            kind,
+            size: u64::try_from(file.size()).unwrap_or(0),
+            changed: None,
+        });
+    }
+    Ok(listed)
 }
 
 /// The answer that a listing is not readable: trying again does not help.

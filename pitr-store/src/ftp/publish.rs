@@ -88,11 +88,9 @@ impl FtpWriter {
         }
         // An upload cannot be taken up again: what the server has of it is
         // not known, and what was sent is gone from here.
-        ServerError::ConnectionLost {
-            operation: Operation::Write,
+        ServerError::UploadBroken {
             location: self.location(),
             reason: super::connection::one_line(&error.to_string()),
-            tried_for: std::time::Duration::ZERO,
         }
         .into()
     }
@@ -118,7 +116,9 @@ impl FtpWriter {
             .server
             .call(Operation::Sync, &location, |connection, _| {
                 let path = temp_path(&connection.path(self.key.parent().as_ref()), &temp);
-                connection.ftp.size(path)
+                let size = connection.ftp.size(path.as_str())?;
+                connection.make_private(&path, "600");
+                Ok(size)
             });
         let size = match size {
             Ok(size) => u64::try_from(size).unwrap_or(u64::MAX),

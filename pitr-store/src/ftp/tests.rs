@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pitr_testbed::FtpServer;
+use pitr_testbed::{FtpServer, VsFtpd};
 
 use crate::conformance::{self, noise};
 use crate::{
@@ -80,6 +80,108 @@ fn an_ftps_store_keeps_what_its_medium_can_keep() {
     conformance::run(&store, &key("suite"));
 }
 
+/// A store on a vsftpd, which has no listings for machines (`MLSD`).
+fn start_vsftpd(implicit_tls: bool, more: &str) -> Option<(VsFtpd, Arc<dyn Store>)> {
+    let server = VsFtpd::start(implicit_tls, more).unwrap()?;
+    let password = server.dir().join("password");
+    fs::write(&password, "anybody@example.org\n").unwrap();
+    fs::set_permissions(&password, PermissionsExt::from_mode(0o600)).unwrap();
+    let ftp = FtpOptions {
+        password_file: Some(password),
+        ca_file: implicit_tls.then(|| server.ca_file()),
+        implicit_tls,
+        retry_seconds: 30,
+        ..FtpOptions::default()
+    };
+    let store = open_at(&server.address("repo"), ftp);
+    store.establish().unwrap();
+    Some((server, store))
+}
+
+#[test]
+fn a_server_without_listings_for_machines_keeps_what_its_medium_can_keep() {
+    let Some((_server, store)) = start_vsftpd(false, "") else {
+        return;
+    };
+    conformance::run(&store, &key("suite"));
+}
+
+#[test]
+fn a_server_that_does_not_tell_its_features_keeps_what_its_medium_can_keep() {
+    let Some((_server, store)) = start_vsftpd(false, "cmds_denied=FEAT,EPSV,SITE\n") else {
+        return;
+    };
+    conformance::run(&store, &key("suite"));
+}
+
+#[test]
+fn a_server_that_begins_with_tls_keeps_what_its_medium_can_keep() {
+    let Some((_server, store)) = start_vsftpd(true, "") else {
+        return;
+    };
+    conformance::run(&store, &key("suite"));
+}
+
+#[test]
+fn a_server_that_never_begins_with_tls_is_given_up_in_time() {
+    // accepts, and never says a word
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    for implicit_tls in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let password = dir.path().join("password");
+        fs::write(&password, "x\n").unwrap();
+        fs::set_permissions(&password, PermissionsExt::from_mode(0o600)).unwrap();
+        let store = open_at(
+            &format!("ftps://nobody@127.0.0.1:{port}/srv"),
+            FtpOptions {
+                password_file: Some(password),
+                implicit_tls,
+                timeout_seconds: 1,
+                retry_seconds: 1,
+                ..FtpOptions::default()
+            },
+        );
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(store.stat(&key("a"))));
+        let error = told.recv_timeout(Duration::from_secs(60)).unwrap();
+        let error = error.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Passing, "{error}");
+    }
+}
+
+#[test]
+fn a_server_that_takes_no_older_tls_is_talked_to_in_the_newer() {
+    // of the older one nothing that we have too
+    let more = "ssl_ciphers=AES128-SHA\nrequire_ssl_reuse=NO\n";
+    let Some((_server, store)) = start_vsftpd(true, more) else {
+        return;
+    };
+    store.put(&key("a/object"), &[], b"x").unwrap();
+    assert_eq!(store.read_whole(&key("a/object"), 1).unwrap(), b"x");
+}
+
+#[test]
+fn a_name_in_no_known_encoding_breaks_no_listing() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let Some((server, store)) = start(false) else {
+        return;
+    };
+    let Some((other, listing)) = start_vsftpd(false, "") else {
+        return;
+    };
+    for (folder, store) in [(server.folder(), store), (other.folder(), listing)] {
+        store.put(&key("a/object"), &[], b"x").unwrap();
+        let name = std::ffi::OsStr::from_bytes(b"caf\xe9.txt");
+        fs::write(folder.join("repo/a").join(name), b"x").unwrap();
+        let listed = store.list(Some(&key("a"))).unwrap();
+        let listed: Vec<_> = listed.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(listed, ["object"]);
+        assert_eq!(store.stat(&key("a/other")).unwrap(), None);
+        store.put(&key("a/other"), &[], b"y").unwrap();
+    }
+}
+
 #[test]
 fn the_medium_is_known_not_to_refuse_overwriting() {
     let Some((_server, store)) = start(false) else {
@@ -136,7 +238,7 @@ fn what_may_not_be_entered_or_is_something_else_is_doubt() {
 }
 
 #[test]
-fn folders_are_private_to_their_owner() {
+fn files_and_folders_are_private_to_their_owner() {
     let Some((server, store)) = start(false) else {
         return;
     };
@@ -146,6 +248,8 @@ fn folders_are_private_to_their_owner() {
         let mode = fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode, 0o700, "{folder}");
     }
+    let object = fs::metadata(server.folder().join("repo/a/b")).unwrap();
+    assert_eq!(object.permissions().mode() & 0o7777, 0o600);
 }
 
 #[test]
@@ -248,6 +352,7 @@ fn an_upload_that_breaks_shows_nothing_and_may_be_tried_again() {
         None => panic!("the broken connection was not noticed"),
     };
     assert_eq!(error.class(), ErrorClass::Passing, "{error}");
+    assert!(!error.to_string().contains("0ns"), "{error}");
     drop(writer);
     assert_eq!(store.stat(&key("a/object")).unwrap(), None);
     assert_eq!(store.list(Some(&key("a"))).unwrap(), []);

@@ -177,4 +177,6 @@ fn wrong_kind(location: String, expected: NodeKind, found: NodeKind) -> StoreErr
 }
 
 #[cfg(test)]
+mod other_servers;
+#[cfg(test)]
 mod tests;

@@ -353,7 +353,14 @@ impl SftpWriter {
         self.unfinished = false;
         self.settle().await?;
         if !self.session.is_create_only() {
-            self.read_back(self.key.file_name()).await?;
+            match self.read_back(self.key.file_name()).await {
+                // another writer's, who looked before we renamed: whoever
+                // compares finds out
+                Err(StoreError::Server(error)) if matches!(*error, ServerError::Differs { .. }) => {
+                    return Err(self.taken(self.key.clone()));
+                }
+                read_back => read_back?,
+            }
         }
         // Two writers of rival keys may both have found nothing before: each
         // of them finds the other now, and compares.

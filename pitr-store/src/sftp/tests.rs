@@ -15,11 +15,11 @@ use crate::{
     ErrorClass, ObjectKey, ServerError, SftpOptions, Store, StoreError, StoreOptions, open_store,
 };
 
-fn key(text: &str) -> ObjectKey {
+pub(super) fn key(text: &str) -> ObjectKey {
     ObjectKey::parse(text).unwrap()
 }
 
-fn options(server: &SshServer) -> SftpOptions {
+pub(super) fn options(server: &SshServer) -> SftpOptions {
     SftpOptions {
         identity_file: Some(server.identity_file()),
         known_hosts: Some(server.known_hosts()),
@@ -28,7 +28,7 @@ fn options(server: &SshServer) -> SftpOptions {
     }
 }
 
-fn open_at(address: &str, sftp: SftpOptions) -> Arc<dyn Store> {
+pub(super) fn open_at(address: &str, sftp: SftpOptions) -> Arc<dyn Store> {
     let options = StoreOptions {
         sftp,
         ..StoreOptions::default()
@@ -36,12 +36,12 @@ fn open_at(address: &str, sftp: SftpOptions) -> Arc<dyn Store> {
     open_store(address, &options).unwrap()
 }
 
-fn open(server: &SshServer, sftp: SftpOptions) -> Arc<dyn Store> {
+pub(super) fn open(server: &SshServer, sftp: SftpOptions) -> Arc<dyn Store> {
     open_at(&server.address("repo").unwrap(), sftp)
 }
 
 /// A server and an established store on it.
-fn start() -> Option<(SshServer, Arc<dyn Store>)> {
+pub(super) fn start() -> Option<(SshServer, Arc<dyn Store>)> {
     let server = SshServer::start(&["ed25519"], "").unwrap()?;
     let store = open(&server, options(&server));
     store.establish().unwrap();
@@ -55,7 +55,7 @@ fn server_error(error: StoreError) -> ServerError {
     }
 }
 
-fn names(folder: &Path) -> Vec<String> {
+pub(super) fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

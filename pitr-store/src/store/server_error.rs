@@ -32,6 +32,15 @@ pub enum ServerError {
         /// How long it was tried.
         tried_for: Duration,
     },
+    /// The connection broke in the middle of an upload that cannot go on where
+    /// it stopped.
+    #[error("could not write \"{location}\": the connection broke in the middle ({reason})")]
+    UploadBroken {
+        /// The object.
+        location: String,
+        /// How it broke.
+        reason: String,
+    },
     /// None of the ways to log in was accepted.
     #[error("{server} did not let user \"{user}\" in; tried {tried}")]
     LoginRefused {
@@ -134,7 +143,9 @@ impl ServerError {
     /// What the error means for the one who asked.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Unreachable { .. } | Self::ConnectionLost { .. } => ErrorClass::Passing,
+            Self::Unreachable { .. } | Self::ConnectionLost { .. } | Self::UploadBroken { .. } => {
+                ErrorClass::Passing
+            }
             _ => ErrorClass::Permanent,
         }
     }
@@ -144,6 +155,9 @@ impl ServerError {
         Some(match self {
             Self::Unreachable { server, .. } => {
                 format!("Does the server run, and do name, port and firewall let this host reach {server}?")
+            }
+            Self::UploadBroken { .. } => {
+                "Nothing of it shows, and the next try begins anew. Look into the server's log: was it stopped, or the connection cut?".to_owned()
             }
             Self::ConnectionLost { .. } => {
                 "Look into the server's log: was it stopped, or the connection cut?".to_owned()

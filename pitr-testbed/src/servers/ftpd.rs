@@ -70,7 +70,7 @@ impl FtpServer {
             ),
         )?;
         if tls {
-            server.make_certificate()?;
+            make_certificate(&server.dir)?;
         }
         server.restart()?;
         Ok(Some(server))
@@ -103,48 +103,6 @@ impl FtpServer {
             .arg("-f")
             .arg(self.dir.join("passwd"));
         run(make).map(|_| ())
-    }
-
-    /// A certificate for `localhost`, signed by an authority of its own.
-    fn make_certificate(&self) -> Result<(), TestbedError> {
-        let openssl = |words: &[&str]| -> Result<(), TestbedError> {
-            let mut command = Command::new("openssl");
-            command.args(words).current_dir(self.dir.path());
-            run(command).map(|_| ())
-        };
-        let curve = [
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-        ];
-        let mut authority = vec!["req", "-x509", "-subj", "/CN=test authority", "-days", "30"];
-        authority.extend(curve);
-        authority.extend(["-keyout", "ca.key", "-out", "ca.pem"]);
-        openssl(&authority)?;
-        let mut request = vec!["req", "-subj", "/CN=localhost"];
-        request.extend(curve);
-        request.extend(["-keyout", "server.key", "-out", "server.csr"]);
-        openssl(&request)?;
-        self.write("names", "subjectAltName=DNS:localhost,IP:127.0.0.1\n")?;
-        openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            "server.csr",
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            "30",
-            "-extfile",
-            "names",
-            "-out",
-            "server.pem",
-        ])
     }
 
     fn write(&self, name: &str, text: &str) -> Result<(), TestbedError> {
@@ -241,4 +199,49 @@ impl Drop for FtpServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A certificate for `localhost`, signed by an authority of its own: `ca.pem`,
+/// `server.pem` and `server.key` in `dir`.
+pub(super) fn make_certificate(dir: &TestDir) -> Result<(), TestbedError> {
+    let openssl = |words: &[&str]| -> Result<(), TestbedError> {
+        let mut command = Command::new("openssl");
+        command.args(words).current_dir(dir.path());
+        run(command).map(|_| ())
+    };
+    let curve = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ];
+    let mut authority = vec!["req", "-x509", "-subj", "/CN=test authority", "-days", "30"];
+    authority.extend(curve);
+    authority.extend(["-keyout", "ca.key", "-out", "ca.pem"]);
+    openssl(&authority)?;
+    let mut request = vec!["req", "-subj", "/CN=localhost"];
+    request.extend(curve);
+    request.extend(["-keyout", "server.key", "-out", "server.csr"]);
+    openssl(&request)?;
+    let names = dir.join("names");
+    fs::write(&names, "subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        .map_err(TestbedError::file("write", &names))?;
+    openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        "server.csr",
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-days",
+        "30",
+        "-extfile",
+        "names",
+        "-out",
+        "server.pem",
+    ])
 }

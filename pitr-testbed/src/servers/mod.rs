@@ -7,6 +7,7 @@ mod google_fake;
 mod http_request;
 mod moto;
 mod sshd;
+mod vsftpd;
 
 use std::env;
 use std::fs::File;
@@ -25,6 +26,7 @@ pub use google_fake::GoogleFake;
 pub use http_request::{HttpAnswer, http_request};
 pub use moto::Moto;
 pub use sshd::SshServer;
+pub use vsftpd::VsFtpd;
 
 use crate::{TestbedError, process};
 
