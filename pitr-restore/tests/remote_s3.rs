@@ -11,6 +11,7 @@
 mod original;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -67,9 +68,14 @@ impl Scene {
     }
 
     fn configure(&self, bucket: &str) {
+        self.configure_with(bucket, "");
+    }
+
+    /// With more settings.
+    fn configure_with(&self, bucket: &str, more: &str) {
         let [secret, token] = SECRETS;
         let text = format!(
-            "repo = \"s3://{bucket}/pg/main\"\n[s3]\nendpoint = \"{}\"\nregion = \"us-east-1\"\n\
+            "repo = \"s3://{bucket}/pg/main\"\n{more}[s3]\nendpoint = \"{}\"\nregion = \"us-east-1\"\n\
              access_key_id = \"AKIDTEST\"\nsecret_access_key = \"{secret}\"\nsession_token = \"{token}\"\n\
              retry_seconds = 30\n",
             self.proxy.endpoint()
@@ -179,6 +185,91 @@ fn a_cluster_comes_back_from_s3_alone_and_no_key_is_left_anywhere() {
         no_secret_in("a request's line", seen.path.as_bytes());
         // the token goes with every request, the secret with none
         assert!(!seen.head.contains(SECRETS[0]), "{}", seen.path);
+    }
+}
+
+#[test]
+fn a_cluster_comes_back_from_an_encrypted_repository_on_s3() {
+    let Some(scene) = Scene::start() else { return };
+    let key = scene.places.file("key", &[201; 32]).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let key = key.to_str().unwrap();
+    let made = scene.archived(&["init", "--encrypt-key-file", key, "--json"]);
+    let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    let public_key = made["repositories"][0]["encryption"]["public_key"]
+        .as_str()
+        .or_else(|| made["encryption"]["public_key"].as_str());
+    // what archives knows whose repository it must be, and has no key to read it
+    let expected = format!("repository_key = \"{}\"\n", public_key.unwrap());
+    scene.configure_with("backups", &expected);
+    let mut cluster = Cluster::builder(&PostgresInstall::any().unwrap())
+        .segment_size(1 << 20)
+        .setting("archive_mode", "on")
+        .setting(
+            "archive_command",
+            format!(
+                "{} --config {} %p %f",
+                scene.archive.display(),
+                scene.config.display()
+            ),
+        )
+        .create()
+        .unwrap();
+    cluster.start().unwrap();
+    cluster.execute("CREATE TABLE t (v text)");
+    insert(&cluster, "a needle in the haystack");
+    scene.archived(&["backup", "--dbname", &cluster.conninfo()]);
+    insert(&cluster, "b");
+    archive_all(&cluster);
+    let install = cluster.install().clone();
+    drop(cluster);
+
+    let store = scene.store();
+    let mut objects = Vec::new();
+    stored_objects(store.as_ref(), None, &mut objects);
+    let documents = ["pitr.json", "claim.json", "cluster.json"];
+    let mut encrypted = 0;
+    for object in &objects {
+        let bytes = store.read_whole(object, 1 << 30).unwrap();
+        assert!(!contains(&bytes, b"a needle in the haystack"), "{object}");
+        let name = object.as_str();
+        if name.starts_with("keys/") || documents.iter().any(|plain| name.ends_with(plain)) {
+            continue;
+        }
+        assert!(bytes.starts_with(b"pitrenc"), "{name}");
+        encrypted += 1;
+    }
+    assert!(encrypted > 5, "{objects:?}");
+
+    let to = scene.places.join("copy");
+    let words = ["--to", to.to_str().unwrap()];
+    let refused = scene.output(&scene.restore, &words);
+    assert_eq!(refused.status.code(), Some(1));
+    let text = said(&refused);
+    assert!(
+        text.contains("is encrypted, and no identity was named"),
+        "{text}"
+    );
+    let with_key = [&words[..], &["--encryption-key-file", key]].concat();
+    succeeded(&scene.output(&scene.restore, &with_key));
+    let mut copy = Cluster::adopt(&install, &to).unwrap();
+    copy.start().unwrap();
+    copy.wait_for_sql("SELECT NOT pg_is_in_recovery()", Duration::from_secs(60))
+        .unwrap();
+    assert_eq!(values(&copy), "a needle in the haystack,b");
+}
+
+/// The key of every object.
+fn stored_objects(store: &dyn Store, folder: Option<&ObjectKey>, found: &mut Vec<ObjectKey>) {
+    for entry in store.list(folder).unwrap() {
+        let key = match folder {
+            Some(folder) => folder.join(&entry.name).unwrap(),
+            None => ObjectKey::parse(&entry.name).unwrap(),
+        };
+        match entry.kind {
+            EntryKind::Folder => stored_objects(store, Some(&key), found),
+            _ => found.push(key),
+        }
     }
 }
 

@@ -390,10 +390,12 @@ impl Cluster {
         // written since the last one, that segment is the one before
         let segment = self.psql("SELECT pg_walfile_name(pg_switch_wal() - 1)")?;
         // the name archived last may be that of a .backup file, which sorts
-        // behind the segment that it begins with
+        // behind the segment that it begins with; and the next checkpoint
+        // removes the .done file
         let archived = format!(
             "SELECT EXISTS (SELECT FROM pg_ls_archive_statusdir() WHERE name = '{segment}.done') \
-             OR (SELECT left(last_archived_wal, 24) > '{segment}' FROM pg_stat_archiver)"
+             OR (SELECT last_archived_wal = '{segment}' OR left(last_archived_wal, 24) > '{segment}' \
+                 FROM pg_stat_archiver)"
         );
         self.wait_for_sql(&archived, Duration::from_secs(120))?;
         Ok(segment)
