@@ -3,6 +3,7 @@
 mod arguments;
 mod asking_server;
 mod configuration;
+mod earlier_restores;
 mod find;
 mod hook;
 mod lay_down;

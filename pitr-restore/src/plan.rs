@@ -21,6 +21,8 @@ use pitr_core::{
     RecoveryTargetKind, SegmentName, TimelineId,
 };
 
+use pitr_store::backup::Settings;
+
 use choice::Choice;
 use log::{Effort, ReadEnd};
 use refusal::Refusal;
@@ -54,6 +56,35 @@ pub(crate) struct Passed {
     pub(crate) looked_at: u64,
     /// Changes of settings that recovery must not fall below.
     pub(crate) parameter_changes: Vec<ParameterChangeSeen>,
+}
+
+impl RecoveryPlan {
+    /// The settings that recovery must not fall below: those of the backup, and
+    /// what the log raises them to on the way.
+    pub(crate) fn required_settings(&self, recorded: &Settings) -> Settings {
+        let mut required = recorded.clone();
+        for change in &self.passed.parameter_changes {
+            let raise = |known: &mut Option<u32>, value: u32| {
+                *known = Some(known.map_or(value, |known| known.max(value)));
+            };
+            let settings = &change.settings;
+            raise(&mut required.max_connections, settings.max_connections);
+            raise(
+                &mut required.max_worker_processes,
+                settings.max_worker_processes,
+            );
+            raise(&mut required.max_wal_senders, settings.max_wal_senders);
+            raise(
+                &mut required.max_prepared_transactions,
+                settings.max_prepared_transactions,
+            );
+            raise(
+                &mut required.max_locks_per_transaction,
+                settings.max_locks_per_transaction,
+            );
+        }
+        required
+    }
 }
 
 /// Something that the DBA should know.

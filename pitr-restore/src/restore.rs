@@ -2,6 +2,7 @@
 //! `pg_control` last.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use pitr_console::{ByteCount, Console, Elapsed, Exit, Failure, Progress, Settings};
@@ -12,13 +13,14 @@ use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
 use crate::configuration::{Configured, configure};
+use crate::earlier_restores::{EarlierRestores, RestoreFigures};
 use crate::find::before::{BeforeFinding, FindingId};
 use crate::find::ground::Ground;
 use crate::find::reach::just_before;
 use crate::lay_down::marker::MARKER;
 use crate::lay_down::{Comparison, Swept, UnfinishedCluster, survey};
 use crate::layout::Layout;
-use crate::plan::make::make;
+use crate::plan::make::{LookAt, make};
 use crate::plan::report::PlanReport;
 use crate::port;
 use crate::recovery_settings::RecoverySettings;
@@ -63,7 +65,13 @@ fn restore(
             &named
         }
     };
-    let (reader, plan) = make(&mut sources, request, console)?;
+    // a restore reads every segment anyway
+    let look_at = if arguments.restore.dry_run {
+        LookAt::Few
+    } else {
+        LookAt::All
+    };
+    let (reader, plan) = make(&mut sources, request, look_at, console)?;
     let layout = Layout::arrange(&reader, request)?;
     if layout.directory.is_occupied() {
         unarchived::check(layout.directory.path(), &sources.archives())?;
@@ -99,6 +107,11 @@ fn restore(
         })?
         .try_out(layout.owner.as_ref())?;
 
+    let earlier = EarlierRestores::load();
+    let replayed_bytes = plan
+        .coverage
+        .segments
+        .saturating_mul(info.segment_size.bytes());
     let report = PlanReport {
         repository: reader.repository_location(),
         info,
@@ -106,6 +119,7 @@ fn restore(
         request,
         layout: &layout,
         role,
+        estimate: earlier.estimate(info.sizes.raw_bytes, replayed_bytes),
     };
     let json = arguments.restore.json;
     if !json {
@@ -153,12 +167,15 @@ fn restore(
         // ... and where a repository does not answer, what it reads may be doubtful
         no_read_ahead: (plan.gap_behind || !sources.all_answer())
             && info.postgres_major.get() >= 15,
-        recorded: &info.settings,
+        recorded: &plan.required_settings(&info.settings),
     };
+    let begun = Instant::now();
     let configured = lay_down(&reader, &layout, &recovery, &settings, console)
         .map_err(|failure| elsewhere(failure, &sources.others_with(&reader)))
         .map_err(|failure| how_to_continue(failure, &layout))?;
     tell(&configured, &layout, role, tools.is_some(), console);
+    let copied = begun.elapsed();
+    let started = Instant::now();
     let reached = match &tools {
         None => None,
         Some(tools) => Some(
@@ -176,6 +193,16 @@ fn restore(
             .run(console)?,
         ),
     };
+    let replayed = reached.is_some();
+    // what --delta finds in place is not copied
+    if !layout.directory.is_occupied() {
+        earlier.remember(RestoreFigures {
+            copied_bytes: info.sizes.raw_bytes,
+            copied_ms: milliseconds(copied),
+            replayed_bytes: replayed.then_some(replayed_bytes),
+            replayed_ms: replayed.then(|| milliseconds(started.elapsed())),
+        });
+    }
     if json {
         let mut document = report.json();
         document["restored"] = json!(true);
@@ -294,6 +321,10 @@ fn elsewhere(failure: Failure, others: &[String]) -> Failure {
     failure.with_hint(format!(
         "{before}Repository \"{other}\" has the same backup: where this copy is at fault, name that one first with --repo."
     ))
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What a failed restore leaves, and what to do about it.

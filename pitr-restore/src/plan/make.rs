@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 
 use chrono::Utc;
 use pitr_console::{Console, Failure};
-use pitr_core::{ControlFile, Lsn, RecoveryTarget, RecoveryTargetKind, SegmentName, Timestamp};
+use pitr_core::{
+    ControlFile, DamageSeen, Lsn, ParameterChangeSeen, RecoveryTarget, RecoveryTargetKind,
+    SegmentName, SegmentSummary, Timestamp, WalFileName,
+};
 use pitr_store::backup::{BackupReader, BackupSource};
 
 use super::choice::{Candidates, Choice, Wish, candidates};
 use super::inventory::{Inventory, brought_segments};
 use super::log::{Effort, Log, RepositoryLog};
-use super::names::restore_points;
+use super::names::{each_summary, restore_points};
 use super::nearest::{Reachable, backup_behind, commits_around};
 use super::refusal::{Refusal, Refused};
 use super::stop::{ReplayStart, StopPoint, commit_before, find, from_segment};
@@ -22,6 +25,16 @@ use crate::sources::Sources;
 /// Summaries that a plan looks at for what lies between the backup and the
 /// target.
 const LOOKED_AT_MOST: u64 = 48;
+/// How many of the segments on the way are looked at for damage and changes of
+/// settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LookAt {
+    /// As many as cost little.
+    Few,
+    /// Every one.
+    All,
+}
+
 /// Bytes of a `pg_control`, and more than any has.
 const MAX_CONTROL_FILE_BYTES: u64 = 64 << 10;
 
@@ -36,6 +49,7 @@ const NAMES_SHOWN: usize = 10;
 pub(crate) fn make(
     sources: &mut Sources,
     request: &RestoreRequest,
+    look_at: LookAt,
     console: Console,
 ) -> Result<(BackupReader, RecoveryPlan), Failure> {
     let inventory = sources.inventory(console)?;
@@ -64,6 +78,7 @@ pub(crate) fn make(
         candidates,
         target: &request.target,
         effort: Effort::default(),
+        look_at,
     };
     planner.plan()
 }
@@ -76,6 +91,7 @@ struct Planner<'a> {
     target: &'a RecoveryTarget,
     /// Of attempts that are over.
     effort: Effort,
+    look_at: LookAt,
 }
 
 /// A backup on trial.
@@ -396,7 +412,7 @@ impl Planner<'_> {
     /// What the summaries between the backup and the stop say: of every one, or
     /// of those that are known where there are too many.
     fn passed(
-        &self,
+        &mut self,
         log: &Log<'_>,
         point: &StopPoint,
         start: ReplayStart,
@@ -409,35 +425,56 @@ impl Planner<'_> {
                 .min(log.way().len().saturating_sub(1)),
             None => log.way().len().saturating_sub(1),
         };
-        if last < LOOKED_AT_MOST {
-            for index in 0..=last {
-                log.summary(index)?;
-            }
-        }
         let mut passed = Passed::default();
-        for (index, summary) in log.seen() {
-            if index > last {
-                break;
-            }
-            passed.looked_at += 1;
-            let before_stop = |lsn: Lsn| lsn >= start.redo && stop.is_none_or(|stop| lsn < stop);
+        let before_stop = |lsn: Lsn| lsn >= start.redo && stop.is_none_or(|stop| lsn < stop);
+        let look = |summary: &SegmentSummary| Look {
             // the log may end anywhere in what is not a whole segment
-            if let Some(damage) = summary.damage.iter().find(|damage| before_stop(damage.lsn))
-                && stop.is_some()
-            {
+            damage: (stop.is_some() && matches!(summary.segment, WalFileName::Segment(_)))
+                .then(|| {
+                    summary
+                        .damage
+                        .iter()
+                        .find(|damage| before_stop(damage.lsn))
+                        .cloned()
+                })
+                .flatten(),
+            changes: summary
+                .parameter_changes
+                .iter()
+                .filter(|change| before_stop(change.lsn))
+                .cloned()
+                .collect(),
+        };
+        let looks: Vec<(u64, Look)> = if self.look_at == LookAt::All || last < LOOKED_AT_MOST {
+            let looks = each_summary(log.source(), log.way(), last + 1, &|summary| look(&summary))?;
+            self.effort.summaries += last + 1;
+            looks
+        } else {
+            let seen = log.seen().into_iter();
+            let passed = seen.filter(|(index, _)| *index <= last);
+            passed
+                .map(|(index, summary)| (index, look(&summary)))
+                .collect()
+        };
+        for (index, look) in looks {
+            passed.looked_at += 1;
+            if let Some(damage) = look.damage {
                 return Ok(Err(Refusal::Damaged {
                     segment: log.way().segment(index),
                     lsn: Some(damage.lsn),
-                    what: damage.what.clone(),
+                    what: damage.what,
                 }));
             }
-            let changes = summary.parameter_changes.iter();
-            passed
-                .parameter_changes
-                .extend(changes.filter(|change| before_stop(change.lsn)).cloned());
+            passed.parameter_changes.extend(look.changes);
         }
         Ok(Ok(passed))
     }
+}
+
+/// What one summary says of the way.
+struct Look {
+    damage: Option<DamageSeen>,
+    changes: Vec<ParameterChangeSeen>,
 }
 
 /// Where the record of a target stands.

@@ -22,7 +22,7 @@ const ACROSS_LIMIT: usize = 64;
 /// # Errors
 /// The store failed.
 pub(crate) fn restore_points(log: &Log<'_>) -> Result<RestorePoints, LogError> {
-    let parts = read_all(log.source(), log.way())?;
+    let parts = each_summary(log.source(), log.way(), log.way().len(), &Part::of)?;
     let mut found = RestorePoints {
         points: Vec::new(),
         across: Vec::new(),
@@ -85,17 +85,28 @@ impl Part {
     }
 }
 
-fn read_all(source: &dyn SegmentSource, way: &Way) -> Result<Vec<(u64, Part)>, LogError> {
+/// What `part_of` makes of the summaries of the first `count` segments, several
+/// read at once; nothing of those that are missing or damaged.
+///
+/// # Errors
+/// The store failed.
+pub(crate) fn each_summary<T: Send>(
+    source: &dyn SegmentSource,
+    way: &Way,
+    count: u64,
+    part_of: &(dyn Fn(SegmentSummary) -> T + Sync),
+) -> Result<Vec<(u64, T)>, LogError> {
     let next = AtomicU64::new(0);
-    let read = || -> Result<Vec<(u64, Part)>, LogError> {
+    let count = count.min(way.len());
+    let read = || -> Result<Vec<(u64, T)>, LogError> {
         let mut parts = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= way.len() {
+            if index >= count {
                 return Ok(parts);
             }
             match source.summary(&way.file(index)) {
-                Ok(Some(summary)) => parts.push((index, Part::of(summary))),
+                Ok(Some(summary)) => parts.push((index, part_of(summary))),
                 // what is missing or damaged shows where it lies in the way
                 Ok(None) | Err(LogError::Damaged(_)) => {}
                 Err(error) => return Err(error),
@@ -104,7 +115,7 @@ fn read_all(source: &dyn SegmentSource, way: &Way) -> Result<Vec<(u64, Part)>, L
     };
     let mut parts = Vec::new();
     let readers: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (1..READERS.min(way.len()))
+        let threads: Vec<_> = (1..READERS.min(count))
             .filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, read).ok())
             .collect();
         let mine = read();

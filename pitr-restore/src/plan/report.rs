@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
-use pitr_console::{ByteCount, PointInTime};
+use pitr_console::{ByteCount, Elapsed, PointInTime};
 use pitr_core::{EndedTransaction, TargetAction};
 use pitr_store::backup::BackupInfo;
 use serde_json::{Value, json};
 
 use super::RecoveryPlan;
 use super::refusal::local_time;
+use crate::earlier_restores::Estimate;
 use crate::layout::Layout;
 use crate::request::RestoreRequest;
 use crate::role::RoleChoice;
@@ -21,6 +22,7 @@ pub(crate) struct PlanReport<'a> {
     pub(crate) request: &'a RestoreRequest,
     pub(crate) layout: &'a Layout,
     pub(crate) role: RoleChoice,
+    pub(crate) estimate: Estimate,
 }
 
 impl PlanReport<'_> {
@@ -56,11 +58,13 @@ impl PlanReport<'_> {
                 info.timeline, info.start_lsn, info.stop_lsn
             ),
         );
+        line("", self.why().to_owned());
         line("target", self.target());
         for (what, value) in self.path() {
             line(what, value);
         }
         line("WAL", self.wal());
+        line("", self.looked_at());
         for (what, value) in self.stop() {
             line(what, value);
         }
@@ -89,6 +93,32 @@ impl PlanReport<'_> {
             };
             line("tablespace", value);
         }
+        line(
+            "writes",
+            "the backup's files; recovery settings in postgresql.auto.conf; recovery.signal"
+                .to_owned(),
+        );
+        for (what, value) in self.raised() {
+            line(what, value);
+        }
+        line(
+            "copies",
+            format!(
+                "{} in {} files{}",
+                ByteCount(info.sizes.raw_bytes),
+                info.sizes.files,
+                about(self.estimate.copy)
+            ),
+        );
+        line(
+            "replays",
+            format!(
+                "{} segments, {}{}",
+                self.plan.coverage.segments,
+                ByteCount(self.replayed_bytes()),
+                about(self.estimate.replay)
+            ),
+        );
         line("role", self.role.to_string());
         if let Some(owner) = &self.layout.owner {
             line("owner", owner.name.clone());
@@ -180,6 +210,74 @@ impl PlanReport<'_> {
         lines
     }
 
+    fn why(&self) -> &'static str {
+        if self.request.backup.is_some() {
+            "named by --backup"
+        } else {
+            "the newest that leads there"
+        }
+    }
+
+    fn replayed_bytes(&self) -> u64 {
+        let segment_bytes = self.info.segment_size.bytes();
+        self.plan.coverage.segments.saturating_mul(segment_bytes)
+    }
+
+    /// How sure it is that none of the segments is damaged.
+    fn looked_at(&self) -> String {
+        let (looked_at, all) = (self.plan.passed.looked_at, self.plan.coverage.segments);
+        if looked_at >= all {
+            "none missing, none damaged".to_owned()
+        } else {
+            format!(
+                "none missing; none of {looked_at} looked at is damaged, the restore looks at all {all}"
+            )
+        }
+    }
+
+    /// Settings that the log raises on the way.
+    fn raised(&self) -> Vec<(&'static str, String)> {
+        let required = self.plan.required_settings(&self.info.settings);
+        let recorded = &self.info.settings;
+        let raised: Vec<String> = [
+            (
+                "max_connections",
+                recorded.max_connections,
+                required.max_connections,
+            ),
+            (
+                "max_worker_processes",
+                recorded.max_worker_processes,
+                required.max_worker_processes,
+            ),
+            (
+                "max_wal_senders",
+                recorded.max_wal_senders,
+                required.max_wal_senders,
+            ),
+            (
+                "max_prepared_transactions",
+                recorded.max_prepared_transactions,
+                required.max_prepared_transactions,
+            ),
+            (
+                "max_locks_per_transaction",
+                recorded.max_locks_per_transaction,
+                required.max_locks_per_transaction,
+            ),
+        ]
+        .into_iter()
+        .filter(|(_, before, after)| before != after)
+        .filter_map(|(name, _, after)| Some(format!("{name} = {}", after?)))
+        .collect();
+        if raised.is_empty() {
+            Vec::new()
+        } else {
+            let text = format!("{} (raised in the log on the way)", raised.join(", "));
+            vec![("settings", text)]
+        }
+    }
+
     fn wal(&self) -> String {
         let coverage = &self.plan.coverage;
         let segments = if coverage.segments == 1 {
@@ -239,6 +337,13 @@ impl PlanReport<'_> {
             "last_kept": plan.point.last_kept,
             "first_lost": plan.point.first_lost,
             "end_of_log": plan.point.stop.is_none().then_some(plan.point.end_of_log),
+            "why": self.why(),
+            "damage_looked_for": plan.passed.looked_at >= coverage.segments,
+            "required_settings": plan.required_settings(&info.settings),
+            "copy_bytes": info.sizes.raw_bytes,
+            "copy_estimate_ms": self.estimate.copy.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            "replay_bytes": self.replayed_bytes(),
+            "replay_estimate_ms": self.estimate.replay.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             "parameter_changes": plan.passed.parameter_changes,
             "looked_at": plan.effort,
             "directory": self.layout.directory.path(),
@@ -257,4 +362,12 @@ impl PlanReport<'_> {
             })).collect::<Vec<_>>(),
         })
     }
+}
+
+/// An estimate, or why there is none.
+fn about(estimate: Option<std::time::Duration>) -> String {
+    estimate.map_or_else(
+        || "; no earlier restore here to estimate the time by".to_owned(),
+        |time| format!("; about {}, by earlier restores", Elapsed(time)),
+    )
 }

@@ -40,19 +40,35 @@ type Ask<'q> = dyn Fn(u64) -> Result<Option<bool>, LogError> + 'q;
 /// The first segment before `end` that qualifies, if they are in order; else `end`.
 fn halve(end: u64, ask: &Ask<'_>) -> Result<u64, LogError> {
     let (mut low, mut high) = (0, end);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        match nearest_answer(middle, low, high, ask)? {
-            Some((index, true)) => high = index,
-            Some((index, false)) => low = index + 1,
+    // between these something may be told that is not known yet
+    let (mut lower, mut upper) = (0, end);
+    while lower < upper {
+        let middle = lower + (upper - lower) / 2;
+        match nearest_answer(middle, lower, upper, ask)? {
+            Some((index, true)) => {
+                high = index;
+                // as far on the other side nothing was told
+                upper = index.min((middle + 1).saturating_sub(index.saturating_sub(middle)));
+            }
+            Some((index, false)) => {
+                low = index + 1;
+                lower = (index + 1).max(middle.saturating_add(middle.saturating_sub(index)));
+            }
             // nothing in between says anything
             None => break,
+        }
+    }
+    // what was passed over there may hold a lonely commit: no server passes it over
+    for index in low..high {
+        if ask(index)? == Some(true) {
+            return Ok(index);
         }
     }
     Ok(high)
 }
 
-/// The answer of the segment nearest to `middle` that gives one.
+/// The answer of a segment near `middle` that gives one: a bulk load fills many
+/// segments without a commit.
 fn nearest_answer(
     middle: u64,
     low: u64,
@@ -68,16 +84,19 @@ fn nearest_answer(
         if after.is_none() && before.is_none() {
             return Ok(None);
         }
+        // far away one that says nothing has neighbours that may
+        let neighbours = if distance > 4 { 3 } else { 1 };
         for index in after.into_iter().chain(before) {
-            if let Some(answer) = ask(index)? {
-                return Ok(Some((index, answer)));
+            for index in index..index.saturating_add(neighbours).min(high) {
+                if let Some(answer) = ask(index)? {
+                    return Ok(Some((index, answer)));
+                }
             }
         }
-        // a bulk load fills many segments without a commit
         if distance >= 4 {
-            step *= 2;
+            step = step.saturating_mul(3);
         }
-        distance += step;
+        distance = distance.saturating_add(step);
     }
 }
 
@@ -136,4 +155,138 @@ pub(crate) fn has_ended(summary: &SegmentSummary, xid: TransactionId) -> bool {
         .running
         .and_then(|running| TransactionId::new(running.oldest_running_xid))
         .is_some_and(|oldest| xid.precedes(oldest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use pitr_core::{
+        Lsn, Moment, SegmentNumber, SegmentSummaryBuilder, SystemIdentifier, TimelineHistory,
+        TimelineId, WalFileName, WalSegmentSize, XidSpan,
+    };
+
+    use super::super::log::SegmentSource;
+    use super::super::wal::ArchivedWal;
+    use super::super::way::Way;
+
+    const SIZE: WalSegmentSize = WalSegmentSize::DEFAULT;
+
+    /// An archive in which the segment of index `i` ends with what `last` says:
+    /// a time in seconds, and a transaction; `None` where nothing ends in it.
+    struct Made {
+        last: fn(u64) -> Option<(i64, u32)>,
+        touched: AtomicU64,
+    }
+
+    impl SegmentSource for Made {
+        fn summary(&self, name: &WalFileName) -> Result<Option<SegmentSummary>, LogError> {
+            self.touched.fetch_add(1, Ordering::Relaxed);
+            let segment = name.segment().unwrap();
+            let builder = SegmentSummaryBuilder::new(segment, SIZE).unwrap();
+            let mut summary = builder.finish();
+            let index = segment.number(SIZE).unwrap().get() - 1;
+            if let Some((seconds, xid)) = (self.last)(index) {
+                summary.latest_end = Some(Moment {
+                    time: Timestamp::new(seconds * 1_000_000),
+                    lsn: Lsn::INVALID,
+                });
+                summary.ended_xids = TransactionId::new(xid).map(XidSpan::of);
+            }
+            Ok(Some(summary))
+        }
+
+        fn read(
+            &self,
+            _: &WalFileName,
+            _: &mut dyn FnMut(&[u8]) -> bool,
+        ) -> Result<bool, LogError> {
+            Ok(false)
+        }
+    }
+
+    /// What a search of `count` segments finds, and how many it touches.
+    fn search(
+        count: u64,
+        last: fn(u64) -> Option<(i64, u32)>,
+        look: impl FnOnce(&Log<'_>) -> u64,
+    ) -> (u64, u64) {
+        let source = Made {
+            last,
+            touched: AtomicU64::new(0),
+        };
+        let mut wal = ArchivedWal::new(SIZE);
+        let all = SegmentNumber::new(1)..=SegmentNumber::new(count);
+        wal.add(TimelineId::FIRST, [all], []);
+        let path = TimelineHistory::root(TimelineId::FIRST)
+            .path(TimelineId::FIRST, SegmentNumber::new(1).start(SIZE))
+            .unwrap();
+        let way = Way::new(&path, &wal, &BTreeSet::new());
+        assert_eq!(way.len(), count);
+        let log = Log::new(&source, way, SystemIdentifier::new(7));
+        let found = look(&log);
+        (found, source.touched.load(Ordering::Relaxed))
+    }
+
+    fn at(seconds: i64) -> impl FnOnce(&Log<'_>) -> u64 {
+        move |log| first_past(log, Timestamp::new(seconds * 1_000_000), true).unwrap()
+    }
+
+    #[test]
+    fn a_hundred_thousand_segments_are_searched_by_a_handful() {
+        fn minute(index: u64) -> Option<(i64, u32)> {
+            Some((
+                i64::try_from(index).unwrap() * 60,
+                u32::try_from(index).unwrap() + 3,
+            ))
+        }
+        for wanted in [0, 1, 17, 4_711, 50_000, 99_998, 99_999] {
+            let (found, touched) =
+                search(100_000, minute, at(i64::try_from(wanted).unwrap() * 60 - 1));
+            assert_eq!(found, wanted);
+            assert!(touched < 60, "{touched}");
+            let (found, touched) = search(100_000, minute, |log| {
+                let xid = TransactionId::new(u32::try_from(wanted).unwrap() + 3).unwrap();
+                first_given_out(log, xid).unwrap()
+            });
+            assert_eq!(found, wanted);
+            assert!(touched < 60, "{touched}");
+        }
+        // nothing is that late
+        let (found, touched) = search(100_000, minute, at(60 * 100_000));
+        assert_eq!(found, 100_000);
+        assert!(touched < 60, "{touched}");
+    }
+
+    #[test]
+    fn segments_in_which_nothing_ends_say_nothing() {
+        fn load(index: u64) -> Option<(i64, u32)> {
+            let idle = (2_000..9_000).contains(&index) || index % 3 != 0;
+            (!idle).then(|| (i64::try_from(index).unwrap(), 3))
+        }
+        for (wanted, found) in [(0, 3), (1_500, 1_503), (5_000, 9_000), (9_500, 9_501)] {
+            assert_eq!(search(10_000, load, at(wanted)).0, found);
+        }
+        // one commit in a long load is found all the same
+        fn lonely(index: u64) -> Option<(i64, u32)> {
+            let speaks = index < 2_000 || index >= 9_000 || index == 3_333;
+            speaks.then(|| (i64::try_from(index).unwrap(), 3))
+        }
+        assert_eq!(search(10_000, lonely, at(2_500)).0, 3_333);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_does_not_hide_what_came_first() {
+        // an hour ahead for the first half, then right
+        fn ahead(index: u64) -> Option<(i64, u32)> {
+            let time = i64::try_from(index).unwrap() * 60;
+            Some((if index < 500 { time + 3_600 } else { time }, 3))
+        }
+        // past in segment 451, and again from 511 on
+        let (found, _) = search(1_000, ahead, at(450 * 60 + 3_600));
+        assert_eq!(found, 451);
+    }
 }

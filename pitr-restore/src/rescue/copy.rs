@@ -12,7 +12,7 @@ use crate::arguments::RoleArgument;
 use crate::find::reach::just_before;
 use crate::layout::Layout;
 use crate::os_user::OsUser;
-use crate::plan::make::make;
+use crate::plan::make::{LookAt, make};
 use crate::recovery_settings::RecoverySettings;
 use crate::request::{RestoreRequest, TablespaceMapping};
 use crate::restore::lay_down;
@@ -73,7 +73,7 @@ impl<'s> Copy<'s> {
             port: Some(PORT),
             delta: false,
         };
-        let (reader, plan) = make(request.sources, &restore, console)?;
+        let (reader, plan) = make(request.sources, &restore, LookAt::All, console)?;
         let info = reader.info();
         restore.tablespaces = info
             .tablespaces
@@ -122,7 +122,7 @@ impl<'s> Copy<'s> {
             role: Role::Clone,
             port: restore.port,
             no_read_ahead: plan.gap_behind && info.postgres_major.get() >= 15,
-            recorded: &info.settings,
+            recorded: &plan.required_settings(&info.settings),
         };
         let configured = lay_down(&reader, &layout, &recovery, request.settings, console)?;
         scratch.folder("socket", owner)?;

@@ -1,0 +1,138 @@
+//! A target that cannot be reached is refused before anything is made, with
+//! what can be reached instead.
+#![allow(clippy::unwrap_used, reason = "what a test is for")]
+
+mod original;
+
+use std::fs;
+
+use original::{Original, refused, said, succeeded, tamper};
+
+#[test]
+fn every_target_out_of_reach_is_refused_with_the_nearest_that_is_not() {
+    let original = Original::start();
+    let sql = |text: &str| original.cluster.sql(text);
+    let early = sql("INSERT INTO t VALUES ('early') RETURNING pg_current_xact_id()");
+    original.backup();
+    original
+        .cluster
+        .execute("SELECT pg_create_restore_point('twice')");
+    let kept = sql("INSERT INTO t VALUES ('a') RETURNING pg_current_xact_id()");
+    original
+        .cluster
+        .execute("SELECT pg_create_restore_point('once')");
+    let before_gap = original.archive_all();
+    let in_gap = sql("INSERT INTO t VALUES ('b') RETURNING pg_current_xact_id()");
+    let gap_time = sql("SELECT clock_timestamp()");
+    let lost = original.archive_all();
+    let last = sql("INSERT INTO t VALUES ('c') RETURNING pg_current_xact_id()");
+    original
+        .cluster
+        .execute("SELECT pg_create_restore_point('twice')");
+    original.archive_all();
+    let end = sql("SELECT pg_current_wal_lsn()");
+    let after = sql("SELECT clock_timestamp()");
+
+    let to = original.place("unused");
+    let refuse = |words: &[&str], text: &str, wanted: &[&str]| {
+        let output = original.restore(&to, words);
+        refused(&output, &to, text);
+        for wanted in wanted {
+            assert!(
+                said(&output).contains(wanted),
+                "{wanted}: {}",
+                said(&output)
+            );
+        }
+    };
+    let immediate = "--target-immediate";
+    // too early: before the backup is consistent
+    refuse(
+        &["--target-xid", &early],
+        "does not end in the archived log",
+        &[],
+    );
+    refuse(
+        &["--target-time", "2020-01-01 00:00:00+00"],
+        "lies before base backup",
+        &["The nearest after it", immediate],
+    );
+    refuse(
+        &["--target-lsn", "0/100"],
+        "lies before base backup",
+        &[immediate],
+    );
+    // too late: after the last commit
+    let nearest = format!("--target-xid {last}");
+    refuse(
+        &["--target-time", &after],
+        "no transaction ends after",
+        &["The nearest before it", &nearest],
+    );
+    // beyond the end, exactly at it included
+    for lsn in [end.as_str(), "FF/0"] {
+        refuse(
+            &["--target-lsn", lsn],
+            "lies beyond the archived log",
+            &[&nearest],
+        );
+        refuse(
+            &["--target-lsn", lsn, "--exclusive"],
+            "lies beyond the archived log",
+            &[&nearest],
+        );
+    }
+    // names and transactions that there are not
+    refuse(
+        &["--target-name", "never"],
+        "there is no restore point \"never\"",
+        &["\"once\" at"],
+    );
+    refuse(
+        &["--target-xid", "999999"],
+        "transaction 999999 does not end",
+        &["The nearest before it", &nearest],
+    );
+    // a name that there is twice; either can be told by its LSN
+    refuse(
+        &["--target-name", "twice"],
+        "there are 2 restore points \"twice\"",
+        &["--target-lsn 0/"],
+    );
+    let output = original.restore(&to, &["--target-name", "once", "--dry-run"]);
+    succeeded(&output);
+    assert!(
+        said(&output).contains("stops       after the restore point \"once\""),
+        "{}",
+        said(&output)
+    );
+    // a timeline that no backup leads to
+    refuse(
+        &["--target-timeline", "7"],
+        "the repository knows no timeline 7",
+        &[],
+    );
+
+    // in a gap, and behind it
+    fs::remove_file(original.object(&lost)).unwrap();
+    let nearest = format!("--target-xid {kept}");
+    refuse(
+        &["--target-xid", &in_gap],
+        "does not end in the archived log",
+        &[&lost],
+    );
+    for words in [["--target-xid", &last], ["--target-time", &gap_time]] {
+        refuse(
+            &words,
+            &format!("segment {lost} is not in the repository"),
+            &["The nearest before it", &nearest],
+        );
+    }
+
+    // damage is the end of the log to a server: the commit is behind it
+    tamper(&original.object(&before_gap), |bytes| {
+        let middle = bytes.len() / 4;
+        bytes[middle] ^= 0xFF;
+    });
+    refuse(&["--target-xid", &kept], "", &[]);
+}
