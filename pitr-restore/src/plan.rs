@@ -54,6 +54,8 @@ pub(crate) struct RecoveryPlan {
 pub(crate) struct Passed {
     /// Segments whose summary was looked at.
     pub(crate) looked_at: u64,
+    /// Where a server would take the log for ended, on a way without a target.
+    pub(crate) damage: Option<PlanNote>,
     /// Changes of settings that recovery must not fall below.
     pub(crate) parameter_changes: Vec<ParameterChangeSeen>,
 }
@@ -309,6 +311,10 @@ fn unreached(choice: &Choice, target: &RecoveryTarget, point: &StopPoint) -> Ref
 }
 
 impl PlanNote {
+    fn is_damage(&self) -> bool {
+        matches!(self, Self::EndsDamaged { .. })
+    }
+
     /// What can be done about it.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {

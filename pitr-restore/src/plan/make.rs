@@ -18,7 +18,7 @@ use super::nearest::{Reachable, backup_behind, commits_around};
 use super::refusal::{Refusal, Refused};
 use super::stop::{ReplayStart, StopPoint, commit_before, find, from_segment};
 use super::way::Way;
-use super::{Passed, RecoveryPlan, margin_behind, prove};
+use super::{Passed, PlanNote, RecoveryPlan, margin_behind, prove};
 use crate::request::RestoreRequest;
 use crate::sources::Sources;
 
@@ -342,6 +342,9 @@ impl Planner<'_> {
             match prove(choice.clone(), self.target, point.clone(), wal, brought) {
                 Ok(mut plan) => match self.passed(&log, &point, *start)? {
                     Ok(passed) => {
+                        if plan.notes.iter().all(|note| !note.is_damage()) {
+                            plan.notes.extend(passed.damage.clone());
+                        }
                         plan.passed = passed;
                         plan.effort = self.effort + log.effort();
                         plan.effort.folders = self.inventory.folders_listed();
@@ -429,7 +432,7 @@ impl Planner<'_> {
         let before_stop = |lsn: Lsn| lsn >= start.redo && stop.is_none_or(|stop| lsn < stop);
         let look = |summary: &SegmentSummary| Look {
             // the log may end anywhere in what is not a whole segment
-            damage: (stop.is_some() && matches!(summary.segment, WalFileName::Segment(_)))
+            damage: matches!(summary.segment, WalFileName::Segment(_))
                 .then(|| {
                     summary
                         .damage
@@ -459,11 +462,14 @@ impl Planner<'_> {
         for (index, look) in looks {
             passed.looked_at += 1;
             if let Some(damage) = look.damage {
-                return Ok(Err(Refusal::Damaged {
-                    segment: log.way().segment(index),
-                    lsn: Some(damage.lsn),
-                    what: damage.what,
-                }));
+                let (segment, lsn) = (log.way().segment(index), Some(damage.lsn));
+                let what = damage.what;
+                if stop.is_some() {
+                    return Ok(Err(Refusal::Damaged { segment, lsn, what }));
+                }
+                // everything up to there can still be had
+                let note = PlanNote::EndsDamaged { segment, lsn, what };
+                passed.damage.get_or_insert(note);
             }
             passed.parameter_changes.extend(look.changes);
         }
