@@ -15,7 +15,7 @@ mod scratch;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use original::{Original, names, refused, run, said, succeeded, tamper, values};
 use pitr_store::Repository;
@@ -200,6 +200,136 @@ fn a_cluster_is_archived_with_public_keys_alone_and_comes_back_with_the_identity
         );
         assert!(!settings.contains("SECRET-KEY"));
     }
+}
+
+#[test]
+fn an_archive_goes_from_plain_to_encrypted_and_back_and_comes_back_from_the_encrypted_alone() {
+    let places = TestDir::new().unwrap();
+    let Some((identity, recipient)) = identity(&places, "identity") else {
+        return;
+    };
+    let identity = identity.to_str().unwrap();
+    let install = PostgresInstall::any().unwrap();
+    let mut original = Original::start_in(places, &[], &install, |builder| builder);
+    original.backup();
+    original
+        .cluster
+        .execute("CREATE TABLE lost AS SELECT generate_series(1, 55) AS id");
+    original.insert("a");
+    original.cluster.execute("DROP TABLE lost");
+    original.archive_all();
+
+    let plain = original.repository.clone();
+    let [sealed, other, again] = ["sealed", "other", "again"].map(|name| original.place(name));
+    let program = original.archive_program().to_owned();
+    let archive = |repository: &Path, words: &[&str]| -> Output {
+        let mut command = Command::new(&program);
+        command.env_clear().env("PATH", "/usr/bin:/bin");
+        command.arg("--repo").arg(repository).args(words);
+        run(command)
+    };
+    let sync = |from: &Path, to: &Path, words: &[&str]| {
+        let (from, to) = (from.to_str().unwrap(), to.to_str().unwrap());
+        let all = [&["sync", "--from", from, "--to", to, "--json"], words].concat();
+        archive(&plain, &all)
+    };
+    let with = ["--identity", identity];
+    for encrypted in [&sealed, &other] {
+        succeeded(&archive(encrypted, &["init", "--encrypt-to", &recipient]));
+    }
+    succeeded(&archive(&again, &["init"]));
+
+    // in by the public key alone, and once more finds the same there
+    succeeded(&sync(&plain, &sealed, &[]));
+    let level = sync(&plain, &sealed, &with);
+    succeeded(&level);
+    let level: serde_json::Value = serde_json::from_slice(&level.stdout).unwrap();
+    let level = &level["syncs"][0]["clusters"][0];
+    assert_eq!(level["wal_copied"], 0, "{level}");
+    assert!(level["wal_present"].as_u64() > Some(1), "{level}");
+    // out of it by the identity alone, into one with another key pair, and back to plain
+    for (from, to) in [(&sealed, &other), (&other, &again)] {
+        let output = sync(from, to, &[]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let text = said(&output);
+        assert!(
+            text.contains("is encrypted, and no identity was named"),
+            "{text}"
+        );
+        assert!(text.contains("HINT:"), "{text}");
+        succeeded(&sync(from, to, &with));
+    }
+    let folder = original.cluster_folder();
+    let mut stored = Vec::new();
+    files(&folder, &mut stored);
+    assert!(stored.len() > 5, "{stored:?}");
+    for path in stored.iter().filter(|path| !path.ends_with("cluster.json")) {
+        let in_repository = path.strip_prefix(&plain).unwrap();
+        let bytes = fs::read(path).unwrap();
+        assert!(
+            fs::read(again.join(in_repository)).unwrap() == bytes,
+            "{in_repository:?}"
+        );
+        let [one, two] = [&sealed, &other].map(|at| fs::read(at.join(in_repository)).unwrap());
+        assert!(one.starts_with(b"pitrenc") && two.starts_with(b"pitrenc"));
+        assert!(one[8..40] != two[8..40] && one.len() > bytes.len());
+    }
+
+    // a backup of PostgreSQL's own is brought in by the public key alone
+    let taken = original.place("taken");
+    let mut command = install.command("pg_basebackup").unwrap();
+    command.args([
+        "-c",
+        "fast",
+        "-Ft",
+        "-Xs",
+        "-d",
+        &original.cluster.conninfo(),
+        "-D",
+    ]);
+    succeeded(&command.arg(&taken).output().unwrap());
+    succeeded(&archive(&other, &["import", taken.to_str().unwrap()]));
+    original.insert("b");
+    original.archive_all();
+    // (the backups that both have are compared, which takes the identity)
+    succeeded(&sync(&plain, &other, &with));
+
+    // all but that one is lost
+    original.cluster.stop(StopMode::Immediate).unwrap();
+    fs::remove_dir_all(original.cluster.data_dir()).unwrap();
+    for gone in [&plain, &sealed, &again] {
+        fs::remove_dir_all(gone).unwrap();
+    }
+    original.repository = other;
+    assert_eq!(names(&original.cluster_folder().join("backups")).len(), 2);
+    let mut sealed_files = Vec::new();
+    files(&original.cluster_folder(), &mut sealed_files);
+    for path in sealed_files
+        .iter()
+        .filter(|path| !path.ends_with("cluster.json"))
+    {
+        assert!(
+            fs::read(path).unwrap().starts_with(b"pitrenc"),
+            "{}",
+            path.display()
+        );
+    }
+    let refused = original.restore_verb(&["find", "--json"]);
+    assert!(!refused.status.success());
+    let text = said(&refused);
+    assert!(
+        text.contains("is encrypted, and no identity was named"),
+        "{text}"
+    );
+    let found = original.restore_verb(&["find", "--json", "--identity", identity]);
+    succeeded(&found);
+    let found: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+    assert!(
+        found["findings"].to_string().contains("\"lost\""),
+        "{found}"
+    );
+    let copy = original.promoted("copy", &with);
+    assert_eq!(values(&copy), "a,b");
 }
 
 #[test]
