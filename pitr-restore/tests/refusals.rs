@@ -29,7 +29,12 @@ fn every_target_out_of_reach_is_refused_with_the_nearest_that_is_not() {
     original
         .cluster
         .execute("SELECT pg_create_restore_point('twice')");
-    original.archive_all();
+    let switched = sql("SELECT pg_walfile_name(pg_switch_wal() - 1)");
+    let archived = format!("SELECT last_archived_wal >= '{switched}' FROM pg_stat_archiver");
+    original
+        .cluster
+        .wait_for_sql(&archived, std::time::Duration::from_secs(120))
+        .unwrap();
     let end = sql("SELECT pg_current_wal_lsn()");
     let after = sql("SELECT clock_timestamp()");
 
