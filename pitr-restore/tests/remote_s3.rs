@@ -191,7 +191,7 @@ fn a_cluster_comes_back_from_s3_alone_and_no_key_is_left_anywhere() {
 #[test]
 fn a_cluster_comes_back_from_an_encrypted_repository_on_s3() {
     let Some(scene) = Scene::start() else { return };
-    let key = scene.places.file("key", &[201; 32]).unwrap();
+    let key = scene.places.file("key", [201; 32]).unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     let key = key.to_str().unwrap();
     let made = scene.archived(&["init", "--encrypt-key-file", key, "--json"]);
