@@ -79,6 +79,8 @@ pub(crate) enum Verb {
     Backup(BackupArguments),
     /// Bring in a backup that pg_basebackup wrote
     Import(ImportArguments),
+    /// Stream the log into the repository as it is written
+    Receive(ReceiveArguments),
     /// Show backups, timelines, WAL ranges and gaps
     List(ListArguments),
     /// Copy between repositories what one lacks; without --from and --to bring all that are
@@ -236,6 +238,47 @@ pub(crate) struct ImportArguments {
     /// Report in JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What arrives is synced in the spool and confirmed at once: named in \
+                  synchronous_standby_names (as pitr-receive, or by application_name), no commit is \
+                  acknowledged before. SIGTERM and SIGINT end it cleanly."
+)]
+pub(crate) struct ReceiveArguments {
+    /// Connection string of the server, over libpq's environment (PGHOST, PGPORT, …)
+    #[arg(long, short = 'd', value_name = "CONNSTR")]
+    pub(crate) dbname: Option<String>,
+
+    /// Private folder on a disk of this machine for what is not in the repository yet; the same
+    /// every time [config: spool]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) spool: Option<PathBuf>,
+
+    /// Replication slot that keeps the log on the server until it was received
+    #[arg(long, short = 'S', value_name = "NAME")]
+    pub(crate) slot: Option<String>,
+
+    /// Make the slot where the server does not have it
+    #[arg(long, requires = "slot")]
+    pub(crate) create_slot: bool,
+
+    /// Use a slot that lives as long as the connection
+    #[arg(long, conflicts_with_all = ["create_slot", "drop_slot"])]
+    pub(crate) temporary_slot: bool,
+
+    /// Remove the slot from the server, and do nothing else
+    #[arg(long, requires = "slot", conflicts_with = "create_slot")]
+    pub(crate) drop_slot: bool,
+
+    /// End when the connection is lost, in place of connecting again
+    #[arg(long, short = 'n')]
+    pub(crate) no_loop: bool,
+
+    /// Compression of what is archived: zstd[:1-19], xz[:0-9] or none [default: zstd:1]
+    #[arg(long, value_name = "CODEC")]
+    pub(crate) compression: Option<String>,
 }
 
 #[derive(Debug, Args)]

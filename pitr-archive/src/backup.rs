@@ -33,7 +33,9 @@ use crate::targets::Targets;
 use crate::{manifest_proof, needed_wal};
 use clock::Skew;
 use needed_wal::Stretch;
-use server::{Archiving, Facts, Server, query_failure};
+use server::{Archiving, Facts, Server};
+
+pub(crate) use server::{query_failure, segment_size};
 
 pub(crate) use report::report;
 

@@ -10,6 +10,7 @@ mod manifest_proof;
 mod manners;
 mod needed_wal;
 mod push;
+mod receive;
 mod repository;
 mod sync;
 mod targets;
@@ -60,6 +61,7 @@ fn carry_out(arguments: Arguments, console: Console) -> Result<(), Failure> {
         Some(Verb::Init(init)) => init::init(init, &settings, console),
         Some(Verb::Backup(backup)) => backup::backup(backup, &settings, console),
         Some(Verb::Import(import)) => import::import(import, &settings, console),
+        Some(Verb::Receive(receive)) => receive::receive(receive, &settings, console),
         Some(Verb::List(list)) => list::list(list, &settings, console),
         Some(Verb::Sync(sync)) => sync::sync(sync, &settings, console),
         Some(Verb::Key(key)) => key::key(key, &settings, console),

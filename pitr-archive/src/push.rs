@@ -16,7 +16,7 @@ use pitr_store::{Cluster, ClusterIdentity, Repository, RepositorySet};
 
 use crate::arguments::PushArguments;
 use crate::repository;
-use several::push_to_several;
+pub(crate) use several::push_to_several;
 
 /// What is read of a file to learn whose it is: more than the long page
 /// header's 40 bytes, and one page of the smallest size.

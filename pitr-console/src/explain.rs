@@ -35,6 +35,7 @@ explain!(
     pitr_store::backup::BackupReadError,
     pitr_store::backup::BackupWriteError,
     pitr_store::encryption::EncryptionError,
+    pitr_store::spool::SpoolError,
     pitr_store::wal::CopyError,
     pitr_store::wal::IdentifyError,
     pitr_store::wal::MemberError,

@@ -59,6 +59,7 @@ struct File {
     nice: Option<u8>,
     wal_wait_seconds: Option<u64>,
     pg_bin: Option<PathBuf>,
+    spool: Option<PathBuf>,
     identity: Option<PathBuf>,
     encryption_key_file: Option<PathBuf>,
     repository_key: Option<RepositoryKeys>,
@@ -139,6 +140,9 @@ pub struct Settings {
     pub wal_wait_seconds: u64,
     /// Folder of `pg_ctl` and `postgres`.
     pub pg_bin: Option<PathBuf>,
+    /// Folder in which "pitr-archive receive" keeps what is not in the
+    /// repositories yet; absolute.
+    pub spool: Option<PathBuf>,
     /// What opens an encrypted repository, and which one it must be. Paths are
     /// absolute.
     pub keys: KeySource,
@@ -173,7 +177,7 @@ pub enum SettingsError {
         /// The variable.
         name: &'static str,
     },
-    /// A relative path of a key, which would mean another file for every caller.
+    /// A relative path of a key or of the spool, which would mean another file for every caller.
     #[error("{name} \"{}\" is not an absolute path", found.display())]
     RelativeKey {
         /// The setting or variable.
@@ -224,7 +228,7 @@ impl Explain for SettingsError {
             ),
             Self::Invalid { .. } => "The keys are: repo, required, compression, connection, \
                                      threads, parts_in_flight, max_rate, nice, \
-                                     wal_wait_seconds, pg_bin; \
+                                     wal_wait_seconds, pg_bin, spool; \
                                      the tables are: [s3], [gs], [az], [sftp], [ftp]."
                 .to_owned(),
             Self::NotUtf8 { name } => format!("Set {name} to plain text, or unset it."),
@@ -348,6 +352,15 @@ impl Settings {
             )?,
             repository_keys: file.repository_key.map(Vec::from).unwrap_or_default(),
         };
+        let spool = match file.spool {
+            Some(found) if !found.is_absolute() => {
+                return Err(SettingsError::RelativeKey {
+                    name: "spool",
+                    found,
+                });
+            }
+            spool => spool,
+        };
         Ok(Self {
             keys,
             repositories,
@@ -360,6 +373,7 @@ impl Settings {
             nice: file.nice.unwrap_or(DEFAULT_NICE),
             wal_wait_seconds: file.wal_wait_seconds.unwrap_or(60),
             pg_bin: file.pg_bin,
+            spool,
             stores: StoreOptions {
                 s3: file.s3,
                 gs: file.gs,

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::BytesMut;
 use pitr_core::PostgresMajor;
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
@@ -15,7 +17,7 @@ use crate::options::{ConnectOptions, SessionTarget};
 use crate::query_error::QueryError;
 use crate::row::{Row, column_names, read_row};
 use crate::server_message::ServerMessage;
-use crate::wire::{Wire, WireError};
+use crate::wire::{Incoming, Wire, WireError};
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,53 +260,129 @@ impl Connection {
     /// The next message that matters to an answer. An error of the server
     /// leaves the connection ready for the next command, where it goes on.
     pub(crate) fn next(&mut self, command: &str) -> Result<Message, QueryError> {
+        match self.next_incoming(command)? {
+            Incoming::Message(message) => Ok(message),
+            Incoming::CopyBoth => Err(self.give_up(command, "a stream that was not asked for")),
+        }
+    }
+
+    /// The same where the answer may be a stream.
+    pub(crate) fn next_incoming(&mut self, command: &str) -> Result<Incoming, QueryError> {
         loop {
-            let message = match self.wire.receive() {
-                Ok(message) => message,
-                Err(error) => {
-                    self.close();
-                    return Err(match error {
-                        WireError::TooLong { .. } | WireError::Malformed(_) => {
-                            QueryError::Protocol {
-                                command: first_word(command),
-                                problem: error.to_string(),
-                            }
-                        }
-                        _ => error.into(),
-                    });
-                }
-            };
-            match message {
-                Message::NoticeResponse(body) => {
-                    let notice = self.keep(command, ServerMessage::read(body.fields()))?;
-                    match &mut self.on_notice {
-                        Some(handler) => handler(&notice),
-                        None => self.early_notices.push(notice),
-                    }
-                }
-                Message::ParameterStatus(body) => {
-                    if let (Ok(name), Ok(value)) = (body.name(), body.value()) {
-                        self.parameters.insert(name.to_owned(), value.to_owned());
-                    }
-                }
-                Message::NotificationResponse(_) => {}
-                Message::ErrorResponse(body) => {
-                    let message = self.keep(command, ServerMessage::read(body.fields()))?;
-                    self.wait_until_ready();
-                    return Err(QueryError::Server {
-                        message: Box::new(message),
-                    });
-                }
-                message => return Ok(message),
+            let received = self.wire.receive();
+            let incoming = self.kept_open(command, received)?;
+            if let Some(matters) = self.pass_over_asides(command, incoming)? {
+                return Ok(matters);
             }
         }
+    }
+
+    /// The same where it need not come: see [`Wire::receive_within`].
+    pub(crate) fn next_within(
+        &mut self,
+        command: &str,
+        patience: Option<Duration>,
+    ) -> Result<Option<Incoming>, QueryError> {
+        loop {
+            let received = self.wire.receive_within(patience);
+            let Some(incoming) = self.kept_open(command, received)? else {
+                return Ok(None);
+            };
+            if let Some(matters) = self.pass_over_asides(command, incoming)? {
+                return Ok(Some(matters));
+            }
+        }
+    }
+
+    /// What came of talking to the server; where that failed, the connection is closed.
+    fn kept_open<T>(
+        &mut self,
+        command: &str,
+        result: Result<T, WireError>,
+    ) -> Result<T, QueryError> {
+        result.map_err(|error| {
+            self.close();
+            match error {
+                WireError::TooLong { .. } | WireError::Malformed(_) => QueryError::Protocol {
+                    command: first_word(command),
+                    problem: error.to_string(),
+                },
+                _ => error.into(),
+            }
+        })
+    }
+
+    /// Takes notices and settings off, and turns an error into one.
+    fn pass_over_asides(
+        &mut self,
+        command: &str,
+        incoming: Incoming,
+    ) -> Result<Option<Incoming>, QueryError> {
+        let Incoming::Message(message) = incoming else {
+            return Ok(Some(incoming));
+        };
+        match message {
+            Message::NoticeResponse(body) => {
+                let notice = self.keep(command, ServerMessage::read(body.fields()))?;
+                match &mut self.on_notice {
+                    Some(handler) => handler(&notice),
+                    None => self.early_notices.push(notice),
+                }
+            }
+            Message::ParameterStatus(body) => {
+                if let (Ok(name), Ok(value)) = (body.name(), body.value()) {
+                    self.parameters.insert(name.to_owned(), value.to_owned());
+                }
+            }
+            Message::NotificationResponse(_) => {}
+            Message::ErrorResponse(body) => {
+                let message = self.keep(command, ServerMessage::read(body.fields()))?;
+                self.wait_until_ready();
+                return Err(QueryError::Server {
+                    message: Box::new(message),
+                });
+            }
+            message => return Ok(Some(Incoming::Message(message))),
+        }
+        Ok(None)
+    }
+
+    /// Sends something in the middle of an answer.
+    pub(crate) fn send(
+        &mut self,
+        command: &str,
+        write: impl FnOnce(&mut BytesMut) -> std::io::Result<()>,
+    ) -> Result<(), QueryError> {
+        if self.is_closed {
+            return Err(QueryError::Closed);
+        }
+        let sent = self.wire.send(write);
+        self.kept_open(command, sent)
+    }
+
+    /// Says that no more of a copy comes from us.
+    pub(crate) fn send_copy_done(&mut self, command: &str) -> Result<(), QueryError> {
+        self.send(command, |buffer| {
+            frontend::copy_done(buffer);
+            Ok(())
+        })
+    }
+
+    /// From here on the server must answer, and take what it is sent, in this time.
+    pub(crate) fn set_patience(
+        &mut self,
+        command: &str,
+        limit: Duration,
+    ) -> Result<(), QueryError> {
+        let set = self.wire.set_patience(limit);
+        self.kept_open(command, set)
     }
 
     /// After an error: reads on until the server is ready, or closes if it has gone (FATAL).
     fn wait_until_ready(&mut self) {
         loop {
             match self.wire.receive() {
-                Ok(Message::ReadyForQuery(_)) => {
+                Ok(Incoming::Message(Message::ReadyForQuery(_))) => {
                     self.is_idle = true;
                     return;
                 }

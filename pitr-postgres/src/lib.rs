@@ -2,8 +2,8 @@
 //!
 //! It reaches a server by the same settings as psql and pg_basebackup do
 //! (connection strings, `PG*` variables, service files, `.pgpass`), and speaks
-//! the two dialects that a backup needs: plain SQL in the simple query
-//! protocol, and the commands of a physical replication connection.
+//! the two dialects that a backup and a receiver need: plain SQL in the simple
+//! query protocol, and physical replication, streaming included.
 //!
 //! ```no_run
 //! use pitr_postgres::{ConnectOptions, Connection, Mode, ProcessEnvironment};
@@ -31,6 +31,7 @@ mod query_error;
 mod replication;
 mod row;
 mod server_message;
+mod streaming;
 mod wire;
 
 pub use base_backup::{
@@ -55,3 +56,7 @@ pub use query_error::QueryError;
 pub use replication::{SystemInfo, TimelineHistoryFile};
 pub use row::Row;
 pub use server_message::ServerMessage;
+pub use streaming::{
+    NextTimeline, ParseSlotNameError, SlotLifetime, SlotName, SlotPosition, StreamEvent, Wait,
+    WalStream,
+};

@@ -1,9 +1,9 @@
 //! Messages in and out of a stream.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use postgres_protocol::message::backend::{Header, Message};
 
 use crate::connect::stream::Stream;
@@ -16,6 +16,8 @@ const LARGEST_MESSAGE: usize = 64 << 20;
 /// The same before it is known who the server is.
 const LARGEST_MESSAGE_BEFORE_LOGIN: usize = 64 << 10;
 const READ_BYTES: usize = 128 << 10;
+/// Source: `PqMsg_CopyBothResponse`, src/include/libpq/protocol.h.
+const COPY_BOTH_RESPONSE: u8 = b'W';
 
 /// Failure of the connection itself, as opposed to one that the server reports.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,14 @@ impl From<io::Error> for WireError {
             _ => Self::Io(error),
         }
     }
+}
+
+/// What a server says.
+pub(crate) enum Incoming {
+    /// A message that the protocol's crate knows.
+    Message(Message),
+    /// `CopyBothResponse`, which it does not: streaming replication begins.
+    CopyBoth,
 }
 
 /// A stream with the bytes that were read ahead and those to be sent.
@@ -99,35 +109,81 @@ impl Wire {
     }
 
     /// The next message, whole. Blocks until there is one.
-    ///
-    /// `CopyBothResponse` (`W`), which opens streaming replication, is not
-    /// among those that `Message::parse` knows; it would have to be taken off here.
-    pub(crate) fn receive(&mut self) -> Result<Message, WireError> {
+    pub(crate) fn receive(&mut self) -> Result<Incoming, WireError> {
         loop {
-            if let Some(header) = Header::parse(&self.incoming).map_err(WireError::Malformed)? {
-                let bytes = usize::try_from(header.len()).unwrap_or(usize::MAX);
-                if bytes > self.largest {
-                    return Err(WireError::TooLong {
-                        tag: char::from(header.tag()),
-                        bytes,
-                        limit: self.largest,
-                    });
-                }
-                // asked only when it is all there, so that nothing is allocated on its word
-                if self.incoming.len() > bytes
-                    && let Some(message) =
-                        Message::parse(&mut self.incoming).map_err(WireError::Malformed)?
-                {
-                    return Ok(message);
-                }
+            if let Some(message) = self.take()? {
+                return Ok(message);
             }
             self.fill()?;
         }
     }
 
-    fn fill(&mut self) -> Result<(), WireError> {
+    /// The next message, if one is whole among the bytes that are here, or
+    /// becomes so within `patience` of silence. With none at all it takes only
+    /// what can be read without waiting.
+    pub(crate) fn receive_within(
+        &mut self,
+        patience: Option<Duration>,
+    ) -> Result<Option<Incoming>, WireError> {
         loop {
-            self.keep_deadline()?;
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            match patience {
+                Some(patience) => self.stream.set_read_timeout(Some(patience))?,
+                None if self.stream.is_readable()? => {
+                    // part of a TLS record may be all that there is
+                    self.stream
+                        .set_read_timeout(Some(Duration::from_millis(1)))?;
+                }
+                None => return Ok(None),
+            }
+            match self.read_once() {
+                Ok(()) => {}
+                Err(WireError::TimedOut) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// From here on the server must answer or take what it is sent in this time.
+    pub(crate) fn set_patience(&mut self, limit: Duration) -> Result<(), WireError> {
+        self.stream.set_read_timeout(Some(limit))?;
+        Ok(self.stream.set_write_timeout(Some(limit))?)
+    }
+
+    /// A message of those that have been read already.
+    fn take(&mut self) -> Result<Option<Incoming>, WireError> {
+        let Some(header) = Header::parse(&self.incoming).map_err(WireError::Malformed)? else {
+            return Ok(None);
+        };
+        let bytes = usize::try_from(header.len()).unwrap_or(usize::MAX);
+        if bytes > self.largest {
+            return Err(WireError::TooLong {
+                tag: char::from(header.tag()),
+                bytes,
+                limit: self.largest,
+            });
+        }
+        // asked only when it is all there, so that nothing is allocated on its word
+        if self.incoming.len() <= bytes {
+            return Ok(None);
+        }
+        if header.tag() == COPY_BOTH_RESPONSE {
+            self.incoming.advance(bytes + 1);
+            return Ok(Some(Incoming::CopyBoth));
+        }
+        let message = Message::parse(&mut self.incoming).map_err(WireError::Malformed)?;
+        Ok(message.map(Incoming::Message))
+    }
+
+    fn fill(&mut self) -> Result<(), WireError> {
+        self.keep_deadline()?;
+        self.read_once()
+    }
+
+    fn read_once(&mut self) -> Result<(), WireError> {
+        loop {
             match self.stream.read(&mut self.scratch) {
                 Ok(0) => return Err(WireError::Closed),
                 Ok(count) => {

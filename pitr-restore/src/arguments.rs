@@ -37,6 +37,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NUMBER", global = true)]
     pub(crate) system_identifier: Option<String>,
 
+    /// Folder of "pitr-archive receive" on this machine: what it has received is used where the
+    /// repository does not have it yet, the unfinished segment too [config: spool]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) spool: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) fetch: FetchArguments,
 

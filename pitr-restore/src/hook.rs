@@ -11,6 +11,7 @@ mod archives;
 mod delivery;
 mod failure;
 mod followed;
+mod spooled;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use pitr_core::{
     ParseSystemIdentifierError, ParseTimelineIdError, SegmentName, SystemIdentifier,
     TimelineHistory, TimelineId, WalFileName, WalFileNameError, WalSegmentSize,
 };
+use pitr_store::spool::SpooledSegment;
 use pitr_store::wal::{FetchError, WalArchive};
 use pitr_store::{RepositorySet, open_store};
 
@@ -29,6 +31,7 @@ use archives::Archives;
 use delivery::Delivery;
 use failure::HookFailure;
 use followed::{Branch, Followed, Standing};
+use spooled::Spooled;
 
 /// Pauses between the tries of a standby. Few and short: it asks again by
 /// itself, and meanwhile follows its primary over the network.
@@ -168,6 +171,8 @@ fn answer(
         console.warn(message, None, None);
         return Ok(Answer::Absent);
     };
+    let spool = request.arguments.spool.as_ref().or(settings.spool.as_ref());
+    let spooled = spool.map(|directory| Spooled::new(directory, cluster));
     match request.name {
         WalFileName::Segment(segment) => {
             // pg_rewind reads the log of a server at rest, along no timeline but that server's own
@@ -177,6 +182,7 @@ fn answer(
             };
             let segment_request = SegmentRequest {
                 archives: &archives,
+                spooled: spooled.as_ref(),
                 segment,
                 size: cluster.segment_size,
                 server,
@@ -186,7 +192,21 @@ fn answer(
             };
             segment_request.answer(&followed(request.timeline, server, &archives)?)
         }
-        name @ (WalFileName::History(_) | WalFileName::Backup { .. } | WalFileName::Partial(_)) => {
+        name @ WalFileName::History(timeline) => {
+            let destination = &request.destination;
+            if deliver(&archives, &name, destination, console)? == Answer::Fetched {
+                return Ok(Answer::Fetched);
+            }
+            let Some(spooled) = &spooled else {
+                return Ok(Answer::Absent);
+            };
+            if spooled.deliver_history(timeline, destination)? {
+                return Ok(Answer::Fetched);
+            }
+            // it may have gone over into the repository in between
+            deliver(&archives, &name, destination, console)
+        }
+        name @ (WalFileName::Backup { .. } | WalFileName::Partial(_)) => {
             deliver(&archives, &name, &request.destination, console)
         }
     }
@@ -225,6 +245,7 @@ fn followed(
 /// A request for a segment, whose place on the timeline's path decides.
 struct SegmentRequest<'a> {
     archives: &'a Archives,
+    spooled: Option<&'a Spooled>,
     segment: SegmentName,
     size: WalSegmentSize,
     server: Option<&'a AskingServer>,
@@ -292,20 +313,44 @@ impl SegmentRequest<'_> {
     }
 
     /// The segment is not there. Whether that is the end of the log depends on
-    /// what else is: a standby will ask again, so nothing may stand in; else a
+    /// what else is: a receiver may have it still; a standby will ask again, so nothing may stand in; else a
     /// `.partial` may, where nothing can follow it any more; and where later
     /// segments are there, or the way goes on to a branch behind it, this one
     /// is not the end but a hole.
     fn without_it(&self, last: bool, branch: Option<Branch>) -> Result<Answer, HookFailure> {
+        let segment = self.segment;
+        let size = self.size;
+        let unfinished = match self.spooled {
+            None => None,
+            Some(spooled) => match spooled.segment(segment)? {
+                Some(found) if !found.is_partial => {
+                    spooled.deliver(&found, segment, self.destination, self.console)?;
+                    return Ok(Answer::Fetched);
+                }
+                found => {
+                    // from the spool it goes into the repository, and it may have done so
+                    // since that was asked
+                    let name = WalFileName::Segment(segment);
+                    if found.is_none()
+                        && deliver(self.archives, &name, self.destination, self.console)?
+                            == Answer::Fetched
+                    {
+                        return Ok(Answer::Fetched);
+                    }
+                    found
+                }
+            },
+        };
         if self.is_standby {
             return Ok(Answer::Absent);
         }
-        let segment = self.segment;
-        let size = self.size;
-        let last_segment = self.archives.last_of_timeline(segment.timeline())?;
+        let mut last_segment = self.archives.last_of_timeline(segment.timeline())?;
+        if let Some(spooled) = self.spooled {
+            last_segment = last_segment.max(spooled.last_of_timeline(segment.timeline())?);
+        }
         let later = last_segment.filter(|last| *last > segment);
         if later.is_none() && branch.is_none() {
-            if last && self.deliver_partial()? {
+            if last && self.deliver_partial(unfinished.as_ref())? {
                 return Ok(Answer::Fetched);
             }
             return Ok(Answer::Absent);
@@ -340,8 +385,18 @@ impl SegmentRequest<'_> {
         }
     }
 
-    fn deliver_partial(&self) -> Result<bool, HookFailure> {
+    /// The unfinished segment: the one that a receiver was at, or the one that a
+    /// promoted server archived. Where there are both, the longer one: they agree
+    /// as far as the shorter one goes.
+    fn deliver_partial(&self, unfinished: Option<&SpooledSegment>) -> Result<bool, HookFailure> {
         let name = WalFileName::Partial(self.segment);
+        if let (Some(spooled), Some(unfinished)) = (self.spooled, unfinished) {
+            let archived = self.archived_bytes(&name)?;
+            if archived.is_none_or(|bytes| bytes <= unfinished.received_bytes) {
+                spooled.deliver(unfinished, self.segment, self.destination, self.console)?;
+                return Ok(true);
+            }
+        }
         if deliver(self.archives, &name, self.destination, self.console)? == Answer::Absent {
             return Ok(false);
         }
@@ -351,6 +406,40 @@ impl SegmentRequest<'_> {
             self.segment.timeline()
         ));
         Ok(true)
+    }
+
+    /// Length of a stored file up to its last byte that is not zero.
+    fn archived_bytes(&self, name: &WalFileName) -> Result<Option<u64>, HookFailure> {
+        self.archives.first(&name.to_string(), |wal| {
+            if wal.locate(name)?.is_none() {
+                return Ok(None);
+            }
+            let mut length = ContentLength::default();
+            wal.fetch_to(name, &mut length)
+                .map_err(HookFailure::Fetch)?;
+            Ok(Some(length.content))
+        })
+    }
+}
+
+/// Counts what is written into it, up to the last byte that is not zero.
+#[derive(Debug, Default)]
+struct ContentLength {
+    written: u64,
+    content: u64,
+}
+
+impl std::io::Write for ContentLength {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            self.content = self.written + last as u64 + 1;
+        }
+        self.written += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -55,7 +55,11 @@ fn restore(
     request: &RestoreRequest,
     console: Console,
 ) -> Result<(), Failure> {
-    let settings = Settings::load(&arguments.repository)?;
+    let mut settings = Settings::load(&arguments.repository)?;
+    if let Some(spool) = &arguments.spool {
+        // typed by a person, and the server runs its command somewhere else
+        settings.spool = Some(std::path::absolute(spool).unwrap_or_else(|_| spool.clone()));
+    }
     let mut sources = Sources::open(&settings, request.system_identifier, console)?;
     let named;
     let request = match request.before {

@@ -99,6 +99,9 @@ impl RestoreCommand {
             true if said_by_file(settings, repositories) => {}
             true => return Err(RestoreCommandError::Secret),
         }
+        if let Some(spool) = &settings.spool {
+            options.extend(["--spool".into(), spool.into()]);
+        }
         // paths only: the keys themselves stand nowhere but in their files
         let keys = [
             ("--identity", &settings.keys.identity),

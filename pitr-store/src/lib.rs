@@ -15,6 +15,7 @@ mod object;
 mod repository;
 #[cfg(feature = "sftp")]
 mod sftp;
+pub mod spool;
 mod store;
 pub mod sync;
 pub mod wal;

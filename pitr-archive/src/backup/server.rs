@@ -147,7 +147,7 @@ fn archiving(connection: &mut Connection) -> Result<Archiving, Failure> {
     Ok(Archiving::On)
 }
 
-fn segment_size(connection: &mut Connection) -> Result<WalSegmentSize, Failure> {
+pub(crate) fn segment_size(connection: &mut Connection) -> Result<WalSegmentSize, Failure> {
     let text = show(connection, "wal_segment_size")?.unwrap_or_default();
     let bytes = match text.split_at(
         text.find(|c: char| !c.is_ascii_digit())
@@ -182,7 +182,7 @@ fn number(connection: &mut Connection, name: &str) -> Result<Option<u32>, Failur
     Ok(show(connection, name)?.and_then(|value| value.parse().ok()))
 }
 
-pub(super) fn query_failure(error: QueryError) -> Failure {
+pub(crate) fn query_failure(error: QueryError) -> Failure {
     let failure = Failure::from_error(&error).with_hint_of(error.hint());
     match error.detail() {
         Some(detail) => failure.with_detail(detail),

@@ -9,7 +9,7 @@ use super::warn_of_damage;
 
 /// Stores the file in all repositories, and is done when as many as are
 /// required have it.
-pub(super) fn push_to_several(
+pub(crate) fn push_to_several(
     set: &RepositorySet,
     identity: &ClusterIdentity,
     name: &WalFileName,

@@ -11,7 +11,7 @@ use postgres_protocol::message::frontend;
 use crate::options::password::Password;
 use crate::options::tls::ChannelBinding;
 use crate::server_message::ServerMessage;
-use crate::wire::Wire;
+use crate::wire::{Incoming, Wire};
 
 use super::error::ConnectFailure;
 
@@ -95,7 +95,10 @@ pub(crate) fn authenticate(
 pub(crate) fn next(wire: &mut Wire, notices: &mut Vec<ServerMessage>) -> Result<Message, Refusal> {
     loop {
         let malformed = |error: std::io::Error| ConnectFailure::Protocol(error.to_string());
-        match wire.receive()? {
+        let Incoming::Message(message) = wire.receive()? else {
+            return Err(unexpected("login"));
+        };
+        match message {
             Message::ErrorResponse(body) => {
                 let message = ServerMessage::read(body.fields()).map_err(malformed)?;
                 return Err(Refusal::Server(Box::new(message)));

@@ -2,12 +2,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 
 use crate::options::Keepalive;
@@ -81,16 +83,42 @@ impl Stream {
     /// Reads and writes fail with `WouldBlock` or `TimedOut` from `deadline` on; `None`: never.
     pub(crate) fn set_deadline(&self, deadline: Option<Instant>) -> io::Result<()> {
         let limit = deadline.map(remaining).transpose()?;
-        let tcp = match self {
-            Self::Unix(stream) => {
-                stream.set_read_timeout(limit)?;
-                return stream.set_write_timeout(limit);
-            }
-            Self::Tcp(stream) => stream,
-            Self::Tls(stream) => &stream.sock,
+        self.set_read_timeout(limit)?;
+        self.set_write_timeout(limit)
+    }
+
+    /// A read that nothing comes to for so long fails with `WouldBlock` or `TimedOut`.
+    pub(crate) fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.set_read_timeout(limit),
+            Self::Tcp(stream) => stream.set_read_timeout(limit),
+            Self::Tls(stream) => stream.sock.set_read_timeout(limit),
+        }
+    }
+
+    /// The same for a write that the other side does not take.
+    pub(crate) fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.set_write_timeout(limit),
+            Self::Tcp(stream) => stream.set_write_timeout(limit),
+            Self::Tls(stream) => stream.sock.set_write_timeout(limit),
+        }
+    }
+
+    /// Whether something has come that was not read yet, or the end has.
+    pub(crate) fn is_readable(&self) -> io::Result<bool> {
+        let socket = match self {
+            Self::Unix(stream) => stream.as_fd(),
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Tls(stream) if !stream.conn.wants_read() => return Ok(true),
+            Self::Tls(stream) => stream.sock.as_fd(),
         };
-        tcp.set_read_timeout(limit)?;
-        tcp.set_write_timeout(limit)
+        let mut asked = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        Ok(poll(&mut asked, Some(&at_once))? > 0)
     }
 
     /// Closes both directions; whoever is reading wakes up.

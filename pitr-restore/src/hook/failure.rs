@@ -27,6 +27,9 @@ pub(crate) enum HookFailure {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The receiver's spool cannot be used.
+    #[error(transparent)]
+    Spool(#[from] pitr_store::spool::SpoolError),
     /// The data directory of the asking server cannot be read.
     #[error(transparent)]
     Server(#[from] AskingServerError),
@@ -217,6 +220,7 @@ impl HookFailure {
             Self::Fetch(error) => error.class() == ErrorClass::Passing,
             Self::Settings(_)
             | Self::Address(_)
+            | Self::Spool(_)
             | Self::Server(_)
             | Self::Name(_)
             | Self::EmptyRepository { .. }
@@ -257,6 +261,7 @@ impl Explain for HookFailure {
             Self::Address(error) => error.hint(),
             Self::Repository(error) => error.hint(),
             Self::Store(error) => error.hint(),
+            Self::Spool(error) => error.hint(),
             Self::Server(error) => error.hint(),
             Self::Name(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
