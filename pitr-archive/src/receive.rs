@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use pitr_console::{Console, Failure, Settings};
 use pitr_core::{Lsn, TimelineId, WalFileName};
 use pitr_postgres::{ConnectOptions, Connection, ProcessEnvironment, QueryError, WalStream};
-use pitr_store::{ClusterIdentity, Codec, RepositorySet};
+use pitr_store::{ClusterIdentity, Codec};
 
 use crate::arguments::ReceiveArguments;
 use crate::repository;
@@ -64,13 +64,14 @@ pub(crate) fn receive(
         };
     }
     let spool = spool_directory(arguments, settings)?;
-    let set = repository::set(settings)?;
+    // told now, and not when the first segment is whole
+    repository::set(settings)?;
     let codec = repository::codec(arguments.compression.as_deref(), settings)?;
     let receiver = Receiver {
         options,
         slot,
         directory: spool,
-        set,
+        settings: settings.clone(),
         codec,
         service: Service::begin()?,
         console,
@@ -147,7 +148,7 @@ struct Receiver {
     options: ConnectOptions,
     slot: Slot,
     directory: PathBuf,
-    set: RepositorySet,
+    settings: Settings,
     codec: Codec,
     service: Service,
     console: Console,
@@ -212,7 +213,8 @@ impl Receiver {
             return Ok(());
         };
         let spool = held.spool.spool();
-        let places = start::places(&server, spool, &self.set, self.received, self.console)?;
+        let set = repository::set(&self.settings).map_err(Ending::Again)?;
+        let places = start::places(&server, spool, &set, self.received, self.console)?;
         let mut failure = None;
         for (index, place) in places.iter().enumerate() {
             if index > 0 {
@@ -229,7 +231,10 @@ impl Receiver {
                 let says = failure.map_or_else(String::new, |error| error.to_string());
                 return Err(server::lost(name, &says));
             }
-            // an error inside the stream may have cost the connection
+            // an error inside the stream may have cost the connection; and the slot is
+            // ours again only when the server has noticed that it is over
+            drop(server);
+            self.service.pause(FIRST_PAUSE);
             server = server::connect(&self.options, &self.slot, self.console)?;
         }
         Err(match failure {
@@ -254,9 +259,10 @@ impl Receiver {
         }
         let spool = HeldSpool::take(&self.directory, server.identity.system_identifier)
             .map_err(Ending::Never)?;
-        start::check_repositories(server, &self.set, self.console).map_err(Ending::Never)?;
+        let set = repository::set(&self.settings).map_err(Ending::Never)?;
+        start::check_repositories(server, &set, self.console).map_err(Ending::Never)?;
         let destination = Destination {
-            set: self.set.clone(),
+            settings: self.settings.clone(),
             identity: server.identity,
             codec: self.codec,
         };

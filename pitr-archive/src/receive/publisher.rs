@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pitr_console::{Console, Failure};
+use pitr_console::{Console, Failure, Settings};
 use pitr_core::{SegmentName, WalFileName, WalSegmentSize};
 use pitr_store::spool::{Spool, SpoolError};
 use pitr_store::wal::WalFile;
@@ -14,6 +14,7 @@ use pitr_store::{ClusterIdentity, Codec, RepositorySet};
 
 use super::segment::failed;
 use crate::push::push_to_several;
+use crate::repository;
 
 /// Pause after the first failure; doubled after every further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -24,7 +25,7 @@ const LAST_WORDS: Duration = Duration::from_secs(20);
 
 /// What every push needs.
 pub(super) struct Destination {
-    pub(super) set: RepositorySet,
+    pub(super) settings: Settings,
     pub(super) identity: ClusterIdentity,
     pub(super) codec: Codec,
 }
@@ -144,8 +145,14 @@ impl Work {
             .into_iter()
             .filter(|name| matches!(name, WalFileName::History(_) | WalFileName::Segment(_)))
             .partition(|name| self.failed.contains(name));
+        if first.is_empty() && late.is_empty() {
+            return Ok(());
+        }
+        // opened anew: a disk that was changed or mounted since is another place,
+        // and what an old handle leads to may be gone with the last one that held it
+        let set = repository::set(&self.destination.settings)?;
         for name in first.into_iter().chain(late) {
-            match self.publish(&name) {
+            match self.publish(&set, &name) {
                 Ok(()) => {
                     self.failed.remove(&name);
                 }
@@ -158,11 +165,11 @@ impl Work {
         Ok(())
     }
 
-    fn publish(&self, name: &WalFileName) -> Result<(), Failure> {
+    fn publish(&self, set: &RepositorySet, name: &WalFileName) -> Result<(), Failure> {
         let path = self.spool.path(name);
         let mut source = WalFile::open(&path).map_err(failed("open", &path))?;
         push_to_several(
-            &self.destination.set,
+            set,
             &self.destination.identity,
             name,
             &mut source,

@@ -329,7 +329,7 @@ fn collect(folder: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
             continue;
         }
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if name.starts_with('.') {
+        if name.starts_with('.') || name.ends_with(".json") {
             continue;
         }
         let mut bytes = Vec::new();

@@ -239,6 +239,9 @@ impl WalStream<'_> {
     /// # Errors
     /// [`QueryError::Lost`].
     pub fn send_status(&mut self, flushed: Lsn, reply_requested: bool) -> Result<(), QueryError> {
+        if self.is_over {
+            return Ok(());
+        }
         let status = message::status(flushed, reply_requested);
         self.connection.send(&self.command, |buffer| {
             CopyData::new(&status[..])?.write(buffer);
