@@ -180,6 +180,16 @@ impl Scene {
         status.success().then_some(Mounted { path })
     }
 
+    /// A session that carries out one statement.
+    pub fn psql(&self, sql: &str) -> Child {
+        let mut psql = self.cluster.install().command("psql").unwrap();
+        psql.args(["-XAtq", "-d", &self.cluster.conninfo(), "-c", sql])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
     /// Inserts numbers above `from`, one a transaction, as long as that goes well.
     pub fn writer(&self, from: u64) -> Writer {
         let conninfo = self.cluster.conninfo();
