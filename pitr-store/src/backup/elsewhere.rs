@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use super::read_error::BackupReadError;
 use super::reader::BackupReader;
 
+type Tell = dyn Fn(&BackupReadError, &BackupReader) + Send + Sync;
+
 /// Where a base backup may be had that turns out damaged in one place.
 ///
 /// A copy counts only if its description and its index are the same: sizes,
@@ -14,7 +16,7 @@ pub struct Elsewhere {
     find: Box<dyn Fn() -> Vec<BackupReader> + Send + Sync>,
     copies: OnceLock<Vec<BackupReader>>,
     /// Told of what is wrong, and of the copy that is tried next.
-    pub(super) tell: Box<dyn Fn(&BackupReadError, &BackupReader) + Send + Sync>,
+    pub(super) tell: Box<Tell>,
 }
 
 impl Elsewhere {
