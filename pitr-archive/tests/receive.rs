@@ -319,6 +319,30 @@ fn a_server_that_restarts_is_found_again_and_a_second_receiver_is_refused() {
 }
 
 #[test]
+fn systemd_hears_when_the_log_streams_and_when_it_stops() {
+    let install = PostgresInstall::any().unwrap();
+    let scene = Scene::of(Site::new().unwrap(), &install, |builder| builder);
+    let path = scene.site.dir().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    let anybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(&path, anybody).unwrap();
+    let receiver = scene.receive_notifying(&path);
+    let mut heard = String::new();
+    let mut hear = |until: &str| {
+        while !heard.contains(until) {
+            let mut message = [0; 1024];
+            let length = socket.recv(&mut message).unwrap();
+            heard.push_str(&String::from_utf8_lossy(&message[..length]));
+        }
+    };
+    hear("STATUS=receiving from");
+    hear("READY=1");
+    receiver.stop();
+    hear("STOPPING=1");
+}
+
+#[test]
 fn a_repository_that_is_away_does_not_keep_the_server_waiting() {
     let install = PostgresInstall::any().unwrap();
     let scene = Scene::of(Site::new().unwrap(), &install, |builder| {

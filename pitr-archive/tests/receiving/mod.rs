@@ -58,6 +58,16 @@ impl Scene {
         self.receive_from(&self.cluster, repo, options)
     }
 
+    /// As a service that tells how it is at `socket`.
+    pub fn receive_notifying(&self, socket: &Path) -> Receiver {
+        let mut command = self.site.archive().unwrap();
+        command
+            .env("NOTIFY_SOCKET", socket)
+            .args(["receive", "-d", &self.cluster.conninfo(), "--spool"])
+            .arg(&self.spool);
+        Receiver::start(command)
+    }
+
     pub fn receive_from(&self, server: &Cluster, repo: &Path, options: &[&str]) -> Receiver {
         let mut command = self.site.archive().unwrap();
         command
