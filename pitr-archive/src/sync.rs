@@ -211,6 +211,10 @@ impl Run<'_> {
         let outcome = Syncing::new(from, &to, self.threads)
             .run(&difference, &|copied| progress.advance(copied));
         progress.finish();
-        Ok(ClusterReport::done(system_identifier, outcome))
+        Ok(ClusterReport::done(
+            system_identifier,
+            outcome,
+            std::mem::take(&mut difference.sealed_backups),
+        ))
     }
 }

@@ -291,8 +291,25 @@ fn an_archive_goes_from_plain_to_encrypted_and_back_and_comes_back_from_the_encr
     succeeded(&archive(&other, &["import", taken.to_str().unwrap()]));
     original.insert("b");
     original.archive_all();
-    // (the backups that both have are compared, which takes the identity)
-    succeeded(&sync(&plain, &other, &with));
+    // what the log has gained goes in by the public key alone, too; the backups
+    // that both have are left uncompared then, which is said
+    let of_cluster = |output: &Output| {
+        succeeded(output);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        report["syncs"][0]["clusters"][0].clone()
+    };
+    let blind = sync(&plain, &other, &[]);
+    assert!(
+        said(&blind).contains("were not compared"),
+        "{}",
+        said(&blind)
+    );
+    let blind = of_cluster(&blind);
+    assert!(blind["wal_copied"].as_u64() > Some(0), "{blind}");
+    assert_eq!(blind["backups_not_compared"].as_array().unwrap().len(), 1);
+    let seeing = of_cluster(&sync(&plain, &other, &with));
+    assert_eq!(seeing["wal_copied"], 0, "{seeing}");
+    assert_eq!(seeing["backups_present"], 1, "{seeing}");
 
     // all but that one is lost
     original.cluster.stop(StopMode::Immediate).unwrap();

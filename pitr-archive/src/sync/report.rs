@@ -44,6 +44,9 @@ pub(super) struct ClusterReport {
     pub(super) backups_copied: Vec<Label>,
     pub(super) backup_bytes: u64,
     pub(super) backups_present: u64,
+    /// Backups of a label that both have, which could not be compared: the
+    /// target is encrypted, and its key is not here.
+    pub(super) backups_not_compared: Vec<Label>,
     /// What was not copied, or is not the same.
     pub(super) problems: Vec<ProblemReport>,
     /// Segments that are whole, with a damaged summary behind them.
@@ -86,6 +89,7 @@ impl ClusterReport {
             backups_copied: difference.backups.iter().map(|info| info.label).collect(),
             backup_bytes: sum(&mut difference.backups.iter().map(|i| i.sizes.stored_bytes)),
             backups_present: count(difference.common_backups.len()),
+            backups_not_compared: difference.sealed_backups.clone(),
             problems: Vec::new(),
             damaged_summaries: Vec::new(),
             unrecoverable: Vec::new(),
@@ -94,7 +98,11 @@ impl ClusterReport {
     }
 
     /// What was done.
-    pub(super) fn done(system_identifier: SystemIdentifier, outcome: Outcome) -> Self {
+    pub(super) fn done(
+        system_identifier: SystemIdentifier,
+        outcome: Outcome,
+        sealed: Vec<Label>,
+    ) -> Self {
         Self {
             system_identifier,
             wal_copied: outcome.wal_copied,
@@ -103,6 +111,7 @@ impl ClusterReport {
             backups_copied: outcome.backups_copied,
             backup_bytes: outcome.backup_bytes,
             backups_present: outcome.backups_present,
+            backups_not_compared: sealed,
             problems: outcome
                 .problems
                 .into_iter()
@@ -150,6 +159,13 @@ impl ClusterReport {
     }
 
     fn warn(&self, pair: &PairReport, console: Console) {
+        if !self.backups_not_compared.is_empty() {
+            console.log(format!(
+                "{} backups of the same label in \"{}\" were not compared: it is encrypted, and no identity was named",
+                self.backups_not_compared.len(),
+                pair.to
+            ));
+        }
         for problem in &self.problems {
             console.warn(
                 format!("{} is not in order: {}", problem.what, problem.error),

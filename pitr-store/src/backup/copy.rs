@@ -281,7 +281,10 @@ impl Copy<'_> {
                     (self.progress)(part.stored_bytes);
                     return Ok(true);
                 }
-                Err(BackupReadError::Store(error)) => return Err(error.into()),
+                Err(BackupReadError::Store(error)) if !error.is_locked() => {
+                    return Err(error.into());
+                }
+                // damaged, or encrypted for others: it is copied again
                 Err(_) => self.store.delete(&key)?,
             }
         }

@@ -250,9 +250,10 @@ impl<'a> Syncing<'a> {
         if missing.is_empty() {
             return Ok(None);
         }
-        // pg_basebackup -X puts them into the backup itself
+        // pg_basebackup -X puts them into the backup itself; the copy is the
+        // same, and may be encrypted for others
         if let Some(reader) = self
-            .to
+            .from
             .backups()
             .open(info.label)
             .map_err(BackupCopyError::from)?

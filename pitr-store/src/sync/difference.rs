@@ -22,6 +22,9 @@ pub struct Difference {
     pub backups: Vec<BackupInfo>,
     /// Backups that both have. Their contents were not compared.
     pub common_backups: Vec<Label>,
+    /// Backups of a label that both have, in a target that is encrypted and
+    /// whose key is not here: whether they are the same cannot be told.
+    pub sealed_backups: Vec<Label>,
     /// Backups of the source that cannot be used.
     pub damaged_backups: Vec<DamagedBackup>,
 }
@@ -40,27 +43,25 @@ impl Difference {
     /// What `to` lacks of `from`, of the same cluster. `None`: the target does
     /// not know the cluster yet, and lacks everything.
     ///
+    /// A target that cannot be read for want of a key is written to all the
+    /// same: what it lacks shows by names.
+    ///
     /// # Errors
-    /// One of the stores failed.
+    /// One of the stores failed, or the source cannot be read for want of a key.
     pub fn between(from: &Cluster, to: Option<&Cluster>) -> Result<Self, BackupReadError> {
         let mut difference = Self::default();
         difference.compare_wal(&from.wal(), to.map(Cluster::wal).as_ref())?;
-        let there: BTreeSet<Label> = match to {
-            None => BTreeSet::new(),
-            Some(to) => {
-                let listing = to.backups().list()?;
-                let complete = listing.backups.iter().map(|info| info.label);
-                let damaged = listing.damaged.iter().map(|damaged| damaged.label);
-                complete.chain(damaged).collect()
-            }
+        let (there, are_sealed) = match to {
+            None => (BTreeSet::new(), false),
+            Some(to) => backups_of_target(to)?,
         };
         let listing = from.backups().list()?;
         difference.damaged_backups = listing.damaged;
         for info in listing.backups {
-            if there.contains(&info.label) {
-                difference.common_backups.push(info.label);
-            } else {
-                difference.backups.push(info);
+            match (there.contains(&info.label), are_sealed) {
+                (false, _) => difference.backups.push(info),
+                (true, false) => difference.common_backups.push(info.label),
+                (true, true) => difference.sealed_backups.push(info.label),
             }
         }
         Ok(difference)
@@ -128,6 +129,24 @@ impl Difference {
         } else {
             self.wal.push(MissingWal { name, stored_bytes });
         }
+    }
+}
+
+/// Labels of the target's backups, and whether nothing but their names can be
+/// read.
+fn backups_of_target(to: &Cluster) -> Result<(BTreeSet<Label>, bool), BackupReadError> {
+    let catalog = to.backups();
+    match catalog.list() {
+        Ok(listing) => {
+            let complete = listing.backups.iter().map(|info| info.label);
+            let damaged = listing.damaged.iter().map(|damaged| damaged.label);
+            Ok((complete.chain(damaged).collect(), false))
+        }
+        Err(BackupReadError::Store(error)) if error.is_locked() => {
+            let outlines = catalog.outlines()?;
+            Ok((outlines.iter().map(|outline| outline.label).collect(), true))
+        }
+        Err(error) => Err(error),
     }
 }
 

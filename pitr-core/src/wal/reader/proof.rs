@@ -353,7 +353,7 @@ mod tests {
             log.push_data(number * 37 % 1500);
         }
         let first = crate::wal::segment_number::SegmentNumber::new(4);
-        let picks = |header: &RecordHeader| header.total_len % 3 == 0;
+        let picks = |header: &RecordHeader| header.total_len.is_multiple_of(3);
         let mut expected = Vec::new();
         let mut reader = WalReader::new(first, TestLog::size());
         let mut records = reader.feed(&log.bytes);
