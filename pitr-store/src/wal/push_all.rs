@@ -117,7 +117,7 @@ impl From<StoreError> for MemberError {
 /// the cluster first, and tells what became of it in each, in the set's order.
 ///
 /// Where one repository refuses the file ([`MemberError::is_refusal`]), it is
-/// stored in none. Returns when all are done, or [`PATIENCE`] after as many as
+/// stored in none. Returns when all are done, or three seconds after as many as
 /// [`RepositorySet::required`] are.
 ///
 /// # Errors
