@@ -320,6 +320,10 @@ impl<'a> Log<'a> {
             let segment = self.way.segment(index);
             self.read.set(self.read.get().saturating_add(1));
             let found = self.source.read(&self.way.file(index), &mut |bytes| {
+                // an object is only proven at its end, and recovery needs all of it
+                if end.is_some() {
+                    return true;
+                }
                 let mut records = reader.feed(bytes);
                 while let Some(record) = records.next_record() {
                     match record {
@@ -334,13 +338,12 @@ impl<'a> Log<'a> {
                         }
                     }
                     if end.is_some() {
-                        return false;
+                        break;
                     }
                 }
                 true
             });
             match found {
-                Ok(_) if end.is_some() => {}
                 Ok(true) => {}
                 Ok(false) => end = Some(ReadEnd::Missing(segment)),
                 Err(LogError::Damaged(error)) => {

@@ -12,11 +12,11 @@ use pitr_store::backup::{BackupReader, BackupSource};
 
 use super::choice::{Candidates, Choice, Wish, candidates};
 use super::inventory::{Inventory, brought_segments};
-use super::log::{Effort, Log, RepositoryLog};
+use super::log::{Effort, Log, ReadEnd, RepositoryLog};
 use super::names::{each_summary, restore_points};
 use super::nearest::{Reachable, backup_behind, commits_around};
 use super::refusal::{Refusal, Refused};
-use super::stop::{ReplayStart, StopPoint, commit_before, find, from_segment};
+use super::stop::{ReplayStart, StopPoint, commit_before, find, from_segment, segment_of};
 use super::way::Way;
 use super::{Passed, PlanNote, RecoveryPlan, margin_behind, prove};
 use crate::request::RestoreRequest;
@@ -209,7 +209,20 @@ impl Planner<'_> {
         let timeline = self.candidates.timeline;
         let lsn = match &self.target.kind {
             RecoveryTargetKind::Xid(xid) => {
-                let Some(stop) = find(&log, start, self.target)?.stop else {
+                let point = find(&log, start, self.target)?;
+                if point.stop.is_none()
+                    && let ReadEnd::Missing(_) = point.end
+                    && let Some(index) = segment_of(&log, *xid)?
+                {
+                    // it ends behind a gap: the look at the way there names it
+                    let lsn = log.way().number(index).start(log.way().size());
+                    self.effort = self.effort + log.effort();
+                    return Ok(Place {
+                        lsn,
+                        consistent_by: lsn,
+                    });
+                }
+                let Some(stop) = point.stop else {
                     let (before, after) = commits_around(&log, *xid)?;
                     return Err(Refused {
                         refusal: Refusal::UnknownTransaction {

@@ -104,8 +104,10 @@ pub(crate) fn from_segment(
         // what follows in the same segment is read anyway
         stops.first_lost().is_none() && index == stopped_in
     })?;
+    // a server gets no segment whose object is damaged, whatever is in it
+    let is_served = !matches!(end, ReadEnd::Damaged { lsn: None, .. });
     let mut found = StopPoint {
-        stop: stops.stop().cloned(),
+        stop: stops.stop().filter(|_| is_served).cloned(),
         last_kept: stops.last_kept(),
         first_lost: stops.first_lost(),
         end_of_log: stops.end_of_replay(),
@@ -209,7 +211,7 @@ pub(crate) fn commit_before(
 }
 
 /// The segment in which `xid` ends; `None` where it ends in none.
-fn segment_of(log: &Log<'_>, xid: TransactionId) -> Result<Option<u64>, LogError> {
+pub(crate) fn segment_of(log: &Log<'_>, xid: TransactionId) -> Result<Option<u64>, LogError> {
     let first = first_given_out(log, xid)?.saturating_sub(1);
     let mut last = first;
     for index in first..log.way().len() {
