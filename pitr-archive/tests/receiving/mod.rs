@@ -30,7 +30,17 @@ impl Scene {
         install: &PostgresInstall,
         with: impl FnOnce(ClusterBuilder) -> ClusterBuilder,
     ) -> Self {
-        let builder = Cluster::builder(install).segment_size(1 << 20);
+        Self::of_size(site, install, 1 << 20, with)
+    }
+
+    /// The same with segments of so many bytes.
+    pub fn of_size(
+        site: Site,
+        install: &PostgresInstall,
+        segment_size: u64,
+        with: impl FnOnce(ClusterBuilder) -> ClusterBuilder,
+    ) -> Self {
+        let builder = Cluster::builder(install).segment_size(segment_size);
         let mut cluster = with(site.archiving(builder)).create().unwrap();
         cluster.start().unwrap();
         let spool = site.dir().folder("spool").unwrap();
@@ -106,6 +116,11 @@ impl Scene {
 
     /// What the repository and the spool give, started and at its end.
     pub fn restore(&self) -> Cluster {
+        self.restore_within(LIMIT)
+    }
+
+    /// The same where replay takes longer.
+    pub fn restore_within(&self, limit: Duration) -> Cluster {
         let copy = self.site.dir().join("restored");
         let mut command = self.site.restore().unwrap();
         command
@@ -123,7 +138,7 @@ impl Scene {
         restored.configure("synchronous_standby_names", "").unwrap();
         restored.start().unwrap();
         restored
-            .wait_for_sql("SELECT NOT pg_is_in_recovery()", LIMIT)
+            .wait_for_sql("SELECT NOT pg_is_in_recovery()", limit)
             .unwrap();
         restored
     }
