@@ -11,7 +11,7 @@ use std::path::Path;
 use pitr_console::{Console, Failure, Settings};
 use pitr_core::{PostgresMajor, SegmentSummary, SystemIdentifier, WalFileName};
 use pitr_postgres::DataDirectory;
-use pitr_store::wal::{Pushed, WalFile, WalSource, identify};
+use pitr_store::wal::{EncodedAhead, Pushed, WalFile, WalSource, identify};
 use pitr_store::{Cluster, ClusterIdentity, Repository, RepositorySet};
 
 use crate::arguments::PushArguments;
@@ -46,12 +46,18 @@ pub(crate) fn push(
         Some(Ok(identity)) => Some(identity.system_identifier),
         _ => None,
     };
-    let repository = repository::open_for_push(settings, expected, &name)?;
+    let mut ahead = None;
+    let repository = repository::open_for_push(settings, expected, &name, || {
+        ahead = EncodedAhead::of(&name, &mut source, codec);
+    })?;
     let cluster = match identity {
         Some(identity) => repository.claim(&identity?)?,
         None => cluster_of_text_file(arguments, &name, path, &repository)?,
     };
-    match cluster.wal().push(&name, &mut source, codec)? {
+    match cluster
+        .wal()
+        .push_encoded(&name, &mut source, codec, ahead)?
+    {
         Pushed::Stored { summary, .. } => {
             if let Some(major) = provisional_major(&name, &cluster) {
                 warn_of_version(&name, major, console);

@@ -214,6 +214,78 @@ fn a_create_is_safe_whatever_befalls_its_answer() {
     }
 }
 
+/// How often the names of the rivals were asked for.
+fn looks(harmed: &Harmed) -> usize {
+    let seen = harmed.proxy.seen();
+    harmed.proxy.forget();
+    seen.iter()
+        .filter(|seen| seen.path.contains("list-type"))
+        .count()
+}
+
+#[test]
+fn who_was_not_quick_or_has_not_the_last_key_looks_for_rivals_again() {
+    let Some(harmed) = harmed("looks") else {
+        return;
+    };
+    let keys =
+        |number: u32| ["", ".xz", ".zst"].map(|suffix| key(&format!("segment-{number}{suffix}")));
+    let quick = (0..50).any(|number| {
+        let [plain, xz, zst] = keys(number);
+        harmed.store.put(&zst, &[xz, plain], b"x").unwrap();
+        let looks = looks(&harmed);
+        assert!((1..=2).contains(&looks), "{looks}");
+        looks == 1
+    });
+    assert!(quick, "none of fifty was quick");
+    let [plain, xz, zst] = keys(100);
+    let mut slow = harmed.store.create(&zst, &[xz, plain]).unwrap();
+    slow.write_all(b"x").unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    slow.publish().unwrap();
+    assert_eq!(looks(&harmed), 2, "a slow one");
+    let [plain, xz, zst] = keys(101);
+    let begun = Instant::now();
+    harmed.store.put(&xz, &[zst, plain], b"x").unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(750));
+    assert_eq!(looks(&harmed), 2, "a middle one");
+}
+
+#[test]
+fn one_that_passed_a_quick_rival_unseen_finds_it_afterwards() {
+    let Some(harmed) = harmed("passing") else {
+        return;
+    };
+    for number in 0..3 {
+        let plain = key(&format!("segment-{number}"));
+        let zst = key(&format!("segment-{number}.zst"));
+        // both have looked and found nothing before either shows
+        let mut quick = harmed
+            .store
+            .create(&zst, std::slice::from_ref(&plain))
+            .unwrap();
+        let mut other = harmed
+            .store
+            .create(&plain, std::slice::from_ref(&zst))
+            .unwrap();
+        quick.write_all(b"quick").unwrap();
+        other.write_all(b"other").unwrap();
+        let other = std::thread::spawn(move || other.publish());
+        let quick = quick.publish();
+        let refused = match other.join().unwrap() {
+            Err(StoreError::AlreadyExists { key, .. }) => key == zst,
+            Ok(()) => false,
+            Err(error) => panic!("{error}"),
+        };
+        let quick = match quick {
+            Ok(()) => true,
+            Err(StoreError::AlreadyExists { .. }) => false,
+            Err(error) => panic!("{error}"),
+        };
+        assert!(refused || !quick, "both were acknowledged");
+    }
+}
+
 #[test]
 fn anothers_object_is_not_taken_for_the_own_when_an_answer_is_lost() {
     let Some(harmed) = harmed("others") else {

@@ -48,8 +48,21 @@ impl Encoder {
     /// # Errors
     /// The codec has no such level, or not enough memory.
     pub fn new(codec: Codec, content_bytes: u64) -> Result<Self, EncodeError> {
+        Self::with_workers(codec, content_bytes, 0)
+    }
+
+    /// The same with `workers` threads that compress beside the caller's, where
+    /// the codec knows how: zstd. It makes one frame all the same. 0 is none.
+    ///
+    /// # Errors
+    /// As [`Encoder::new`].
+    pub fn with_workers(
+        codec: Codec,
+        content_bytes: u64,
+        workers: u32,
+    ) -> Result<Self, EncodeError> {
         let engine = match codec {
-            Codec::Zstd { level } => zstd_engine(level, content_bytes)
+            Codec::Zstd { level } => zstd_engine(level, content_bytes, workers)
                 .map(Engine::Zstd)
                 .map_err(|source| EncodeError::Codec { codec, source })?,
             Codec::Xz { level } => {
@@ -122,10 +135,13 @@ fn codec_error(codec: Codec) -> impl FnOnce(io::Error) -> EncodeError {
     move |source| EncodeError::Codec { codec, source }
 }
 
-fn zstd_engine(level: i32, content_bytes: u64) -> io::Result<ZstdEncoder<'static>> {
+fn zstd_engine(level: i32, content_bytes: u64, workers: u32) -> io::Result<ZstdEncoder<'static>> {
     let mut encoder = ZstdEncoder::new(level)?;
     encoder.set_parameter(CParameter::ChecksumFlag(true))?;
     encoder.set_parameter(CParameter::ContentSizeFlag(true))?;
+    if workers > 0 {
+        encoder.set_parameter(CParameter::NbWorkers(workers))?;
+    }
     encoder.set_pledged_src_size(Some(content_bytes))?;
     Ok(encoder)
 }

@@ -250,8 +250,8 @@ impl Store for EncryptedStore {
         }))
     }
 
-    fn expect(&self, documents: &[ObjectKey], names: &[ObjectKey]) {
-        self.inner.expect(documents, names);
+    fn expect(&self, documents: &[ObjectKey], names: &[ObjectKey]) -> bool {
+        self.inner.expect(documents, names)
     }
 
     fn first_of(&self, keys: &[ObjectKey]) -> Result<Option<(usize, ObjectMeta)>, StoreError> {

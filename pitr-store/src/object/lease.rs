@@ -14,7 +14,6 @@
 //! name himself.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use chrono::TimeDelta;
 use tokio::task::AbortHandle;
 
 use super::bucket::Bucket;
+use super::clock::Moment;
 use super::failure::Failure;
 use super::runtime;
 use super::writer::unique;
@@ -54,8 +54,8 @@ pub(super) struct Leases(Mutex<HashMap<ObjectKey, Weak<Lease>>>);
 struct Lease {
     bucket: Bucket,
     name: String,
-    /// Seconds of [`now`] at which the last renewal that succeeded began.
-    renewed: AtomicU64,
+    /// When the last renewal that succeeded began.
+    renewed: Mutex<Moment>,
     renewing: Mutex<Option<AbortHandle>>,
 }
 
@@ -76,7 +76,7 @@ impl Leases {
         let own = format!("{marks}{}", unique().map_err(thread)?);
         let own = bucket.name(&own);
         let marks = bucket.name(&marks);
-        let began = now();
+        let began = Moment::now();
         let (name, prefix) = (own.clone(), marks);
         let taken = bucket.run(Operation::Lock, location, |bucket| async move {
             let outcome = contend(&bucket, &name, &prefix).await;
@@ -91,7 +91,7 @@ impl Leases {
         let lease = Arc::new(Lease {
             bucket: bucket.clone(),
             name: own,
-            renewed: AtomicU64::new(began),
+            renewed: Mutex::new(began),
             renewing: Mutex::new(None),
         });
         let renewing = runtime::handle()
@@ -116,7 +116,7 @@ impl Leases {
         let mut above = key.parent();
         while let Some(folder) = above {
             if let Some(lease) = held.get(&folder).and_then(Weak::upgrade)
-                && lease.age() > TRUSTED.as_secs()
+                && lease.age() > TRUSTED
             {
                 return Err(StoreError::HoldLost {
                     operation: Operation::Publish,
@@ -130,8 +130,8 @@ impl Leases {
 }
 
 impl Lease {
-    fn age(&self) -> u64 {
-        now().saturating_sub(self.renewed.load(Ordering::Relaxed))
+    fn age(&self) -> Duration {
+        lock(&self.renewed).elapsed()
     }
 }
 
@@ -194,7 +194,7 @@ async fn renew(lease: Weak<Lease>) {
         else {
             return;
         };
-        let began = now();
+        let began = Moment::now();
         // what fails is tried again after the pause
         if bucket
             .overwrite(&name, Bytes::from_static(CONTENT))
@@ -202,15 +202,9 @@ async fn renew(lease: Weak<Lease>) {
             .is_ok()
             && let Some(lease) = lease.upgrade()
         {
-            lease.renewed.store(began, Ordering::Relaxed);
+            *lock(&lease.renewed) = began;
         }
     }
-}
-
-/// Seconds of a clock that neither jumps nor stops while the machine sleeps.
-fn now() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(time.tv_sec).unwrap_or(0)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -8,6 +8,7 @@ mod aws_files;
 #[cfg(feature = "az")]
 mod az;
 mod bucket;
+mod clock;
 mod environment;
 mod failure;
 #[cfg(feature = "gs")]
@@ -28,9 +29,10 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::bucket::Bucket;
+use self::clock::Moment;
 use self::failure::Failure;
 use self::lease::Leases;
 use self::reader::Ranged;
@@ -60,7 +62,7 @@ pub(crate) struct BucketStore {
     bucket: Bucket,
     leases: Arc<Leases>,
     /// The names that were last found absent, and when the question was asked.
-    looked: Mutex<Option<(Vec<ObjectKey>, Instant)>>,
+    looked: Mutex<Option<(Vec<ObjectKey>, Moment)>>,
     expected: Mutex<Expected>,
 }
 
@@ -75,7 +77,7 @@ struct Expected {
 #[derive(Debug)]
 struct ExpectedNames {
     names: Vec<ObjectKey>,
-    asked: Instant,
+    asked: Moment,
     answer: Pending<Found>,
 }
 
@@ -106,7 +108,7 @@ impl BucketStore {
         pending.wait().ok()
     }
 
-    fn expected_names(&self, keys: &[ObjectKey]) -> Option<(Instant, Found)> {
+    fn expected_names(&self, keys: &[ObjectKey]) -> Option<(Moment, Found)> {
         let expected = lock(&self.expected).names.take()?;
         if expected.names != keys {
             return None;
@@ -114,11 +116,12 @@ impl BucketStore {
         Some((expected.asked, expected.answer.wait().ok()?))
     }
 
-    /// Whether all of `keys` were found absent just now.
-    fn has_just_looked(&self, keys: &[ObjectKey]) -> bool {
-        lock(&self.looked).take().is_some_and(|(absent, when)| {
-            when.elapsed() < LOOK_LASTS && keys.iter().all(|key| absent.contains(key))
-        })
+    /// When it was asked whether any of `keys` is there, if that was just now
+    /// and none was.
+    fn has_just_looked(&self, keys: &[ObjectKey]) -> Option<Moment> {
+        let (absent, asked) = lock(&self.looked).take()?;
+        let all = keys.iter().all(|key| absent.contains(key));
+        (all && asked.elapsed() < LOOK_LASTS).then_some(asked)
     }
 }
 
@@ -162,9 +165,11 @@ impl Store for BucketStore {
         key: &ObjectKey,
         rivals: &[ObjectKey],
     ) -> Result<Box<dyn ObjectWriter>, StoreError> {
-        let no_rival = !rivals.is_empty() && self.has_just_looked(rivals);
-        let writer =
-            writer::BucketWriter::begin(&self.bucket, &self.leases, key, rivals, no_rival)?;
+        let looked = match rivals {
+            [] => None,
+            rivals => self.has_just_looked(rivals),
+        };
+        let writer = writer::BucketWriter::begin(&self.bucket, &self.leases, key, rivals, looked)?;
         Ok(Box::new(writer))
     }
 
@@ -216,7 +221,7 @@ impl Store for BucketStore {
             .map_err(|_| too_large())
     }
 
-    fn expect(&self, documents: &[ObjectKey], names: &[ObjectKey]) {
+    fn expect(&self, documents: &[ObjectKey], names: &[ObjectKey]) -> bool {
         let mut expected = lock(&self.expected);
         for key in documents {
             let (bucket, name) = (self.bucket.clone(), self.name(key));
@@ -231,7 +236,7 @@ impl Store for BucketStore {
         }
         if !names.is_empty() {
             let (bucket, wanted) = (self.bucket.clone(), names.to_vec());
-            let asked = Instant::now();
+            let asked = Moment::now();
             let answer = runtime::begin(async move { listing::first_of(&bucket, &wanted).await });
             expected.names = answer.ok().map(|answer| ExpectedNames {
                 names: names.to_vec(),
@@ -239,6 +244,7 @@ impl Store for BucketStore {
                 answer,
             });
         }
+        !expected.documents.is_empty() || expected.names.is_some()
     }
 
     fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
@@ -264,7 +270,7 @@ impl Store for BucketStore {
                 (asked, answer.map_err(told)?)
             }
             None => {
-                let (asked, wanted) = (Instant::now(), keys.to_vec());
+                let (asked, wanted) = (Moment::now(), keys.to_vec());
                 let found = self
                     .bucket
                     .run(Operation::Stat, location, |bucket| async move {

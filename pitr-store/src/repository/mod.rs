@@ -410,11 +410,16 @@ impl Repository {
     }
 
     /// Tells the store what pushing `name` for a cluster is going to ask of it,
-    /// before the repository is opened: one far away answers all at once.
-    pub fn expect_push(store: &dyn Store, system_identifier: SystemIdentifier, name: &WalFileName) {
+    /// before the repository is opened: one far away answers all at once. Whether
+    /// it has begun with that: then the answers leave time for other work.
+    pub fn expect_push(
+        store: &dyn Store,
+        system_identifier: SystemIdentifier,
+        name: &WalFileName,
+    ) -> bool {
         let (folder, cluster) = cluster_keys(system_identifier);
         let documents = [document_key(REPOSITORY_DOCUMENT), cluster];
-        WalArchive::expect_push(store, &documents, &folder, name);
+        WalArchive::expect_push(store, &documents, &folder, name)
     }
 
     /// Where the repository lies, for messages.

@@ -147,8 +147,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Says that the caller is about to read the small objects `documents`, and
     /// to ask for the [first of](Store::first_of) `names`. A store far away
-    /// begins with all of it at once; for every other this is nothing.
-    fn expect(&self, _documents: &[ObjectKey], _names: &[ObjectKey]) {}
+    /// begins with all of it at once, and says so: the caller has something
+    /// better to do than to wait. For every other this is nothing.
+    fn expect(&self, _documents: &[ObjectKey], _names: &[ObjectKey]) -> bool {
+        false
+    }
 
     /// What lies directly in `folder` (`None`: in the root), sorted by name.
     ///

@@ -1,5 +1,6 @@
 //! The write-ahead log of one cluster in a repository.
 
+mod ahead;
 mod catalog;
 mod compare;
 mod copy;
@@ -25,6 +26,7 @@ use crate::repository::ClusterIdentity;
 use crate::store::{Store, StoreError};
 use pitr_core::WalFileName;
 
+pub use ahead::EncodedAhead;
 pub use catalog::{StoredSegment, TimelineContent, WalGap, WalRange};
 pub use compare::Origin;
 pub use copy::{Copied, CopyError};
@@ -87,16 +89,17 @@ impl WalArchive {
         self
     }
 
-    /// Tells `store` what a push of `name` for this cluster is going to ask.
+    /// Tells `store` what a push of `name` for this cluster is going to ask;
+    /// whether it has begun to ask it.
     pub(crate) fn expect_push(
         store: &dyn Store,
         documents: &[ObjectKey],
         cluster_folder: &ObjectKey,
         name: &WalFileName,
-    ) {
+    ) -> bool {
         let names = layout::keys(&layout::wal_folder(cluster_folder), name);
         let names: Vec<ObjectKey> = names.into_iter().map(|(key, _)| key).collect();
-        store.expect(documents, &names);
+        store.expect(documents, &names)
     }
 
     /// Whose log it is.

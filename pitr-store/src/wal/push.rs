@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 
 use pitr_core::{Lsn, SegmentSummary, WalFileName};
 
+use super::ahead::EncodedAhead;
 use super::compare::{Comparison, Origin, to_u64};
 use super::identify::{IdentifyError, identify};
 use super::scan::{Scan, Scanned, SharedChunk};
@@ -16,7 +17,7 @@ use crate::store::{Operation, StoreError};
 
 /// How much of a segment is in memory at a time: stays in the processor's cache
 /// between reading and compressing.
-const CHUNK_BYTES: usize = 256 * 1024;
+pub(super) const READ_BYTES: usize = 256 * 1024;
 
 /// How often a segment is read before damage in it is believed.
 pub(super) const READINGS: u32 = 2;
@@ -186,13 +187,35 @@ impl WalArchive {
         source: &mut dyn WalSource,
         codec: Codec,
     ) -> Result<Pushed, PushError> {
+        self.push_encoded(name, source, codec, None)
+    }
+
+    /// The same for a source that may have been encoded already, with the same
+    /// codec, while the repository was asked.
+    ///
+    /// # Errors
+    /// As [`WalArchive::push`].
+    pub fn push_encoded(
+        &self,
+        name: &WalFileName,
+        source: &mut dyn WalSource,
+        codec: Codec,
+        mut ahead: Option<EncodedAhead>,
+    ) -> Result<Pushed, PushError> {
         let mut buffer = Vec::new();
         let mut attempt = 1;
         loop {
             let head_bytes = self.read_and_check_head(name, source, &mut buffer)?;
             let standing = match self.locate(name)? {
                 Some(stored) => stored,
-                None => match self.store_new(name, source, &mut buffer, head_bytes, codec) {
+                None => match self.store_either(
+                    name,
+                    source,
+                    &mut buffer,
+                    head_bytes,
+                    codec,
+                    ahead.take(),
+                ) {
                     Ok((object, summary)) => {
                         let summary = summary.map(Box::new);
                         return Ok(Pushed::Stored { object, summary });
@@ -256,9 +279,9 @@ impl WalArchive {
         }
         // A text file is checked whole.
         let head_limit = if is_segment {
-            CHUNK_BYTES
+            READ_BYTES
         } else {
-            usize::try_from(total).unwrap_or(CHUNK_BYTES).max(1)
+            usize::try_from(total).unwrap_or(READ_BYTES).max(1)
         };
         buffer.resize(head_limit, 0);
         source
@@ -274,6 +297,26 @@ impl WalArchive {
                 }
                 Ok(length)
             })
+    }
+
+    /// Stores what was encoded ahead, if it was, or else encodes.
+    fn store_either(
+        &self,
+        name: &WalFileName,
+        source: &mut dyn WalSource,
+        buffer: &mut Vec<u8>,
+        head_bytes: usize,
+        codec: Codec,
+        ahead: Option<EncodedAhead>,
+    ) -> Result<(StoredObject, Option<SegmentSummary>), PushError> {
+        let Some(ahead) = ahead else {
+            return self.store_new(name, source, buffer, head_bytes, codec);
+        };
+        if let Some(stored) = self.store_ahead(name, source, ahead)? {
+            return Ok(stored);
+        }
+        let head_bytes = self.read_and_check_head(name, source, buffer)?;
+        self.store_new(name, source, buffer, head_bytes, codec)
     }
 
     /// Stores a new object: `buffer` holds the first `head_bytes`, the source
@@ -435,6 +478,23 @@ pub(super) fn encode(
     location: &str,
     scan: &mut Scan,
 ) -> Result<(), PushError> {
+    let encoder = Encoder::new(codec, source.content_bytes());
+    let encoder = encoder.map_err(|error| PushError::Encode {
+        origin: source.origin(),
+        source: error,
+    })?;
+    encode_into(source, chunk, encoder, sink, location, scan)
+}
+
+/// The same with an encoder that stands ready.
+pub(super) fn encode_into(
+    source: &mut dyn WalSource,
+    chunk: &mut Chunk<'_>,
+    mut encoder: Encoder,
+    sink: &mut dyn io::Write,
+    location: &str,
+    scan: &mut Scan,
+) -> Result<(), PushError> {
     let failed = |origin: String| {
         move |error| match error {
             EncodeError::Sink(e) => {
@@ -444,7 +504,6 @@ pub(super) fn encode(
         }
     };
     let expected_bytes = source.content_bytes();
-    let mut encoder = Encoder::new(codec, expected_bytes).map_err(failed(source.origin()))?;
     let mut read_bytes = 0_u64;
     let mut length = chunk.head_bytes;
     while length > 0 {

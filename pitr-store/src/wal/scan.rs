@@ -183,9 +183,18 @@ impl Scan {
     /// Begins the scan of `name`, in a cluster with segments of `size`, with
     /// the digest that `store` keeps.
     pub(super) fn of(name: &WalFileName, size: WalSegmentSize, store: &dyn Store) -> Self {
+        Self::of_content(name, size, store.content_hasher())
+    }
+
+    /// The same with the digest that `hasher` makes, or none.
+    pub(super) fn of_content(
+        name: &WalFileName,
+        size: WalSegmentSize,
+        hasher: Option<ContentHasher>,
+    ) -> Self {
         let pass = Pass {
             builder: builder(name, size),
-            hasher: store.content_hasher(),
+            hasher,
         };
         match pass {
             Pass {
