@@ -60,6 +60,7 @@ struct File {
     wal_wait_seconds: Option<u64>,
     pg_bin: Option<PathBuf>,
     spool: Option<PathBuf>,
+    prefetch: Option<u32>,
     identity: Option<PathBuf>,
     encryption_key_file: Option<PathBuf>,
     repository_key: Option<RepositoryKeys>,
@@ -143,6 +144,9 @@ pub struct Settings {
     /// Folder in which "pitr-archive receive" keeps what is not in the
     /// repositories yet; absolute.
     pub spool: Option<PathBuf>,
+    /// How many segments are fetched ahead of a server that recovers; 0: none;
+    /// `None`: as many as suit their size.
+    pub prefetch: Option<u32>,
     /// What opens an encrypted repository, and which one it must be. Paths are
     /// absolute.
     pub keys: KeySource,
@@ -228,7 +232,7 @@ impl Explain for SettingsError {
             ),
             Self::Invalid { .. } => "The keys are: repo, required, compression, connection, \
                                      threads, parts_in_flight, max_rate, nice, \
-                                     wal_wait_seconds, pg_bin, spool; \
+                                     wal_wait_seconds, pg_bin, spool, prefetch; \
                                      the tables are: [s3], [gs], [az], [sftp], [ftp]."
                 .to_owned(),
             Self::NotUtf8 { name } => format!("Set {name} to plain text, or unset it."),
@@ -374,6 +378,7 @@ impl Settings {
             wal_wait_seconds: file.wal_wait_seconds.unwrap_or(60),
             pg_bin: file.pg_bin,
             spool,
+            prefetch: file.prefetch,
             stores: StoreOptions {
                 s3: file.s3,
                 gs: file.gs,

@@ -42,6 +42,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) spool: Option<PathBuf>,
 
+    /// Segments that are fetched ahead of a server that recovers; 0: none [config: prefetch]
+    /// [default: 1 GiB of them, 64 at most]
+    #[arg(long, value_name = "SEGMENTS", global = true)]
+    pub(crate) prefetch: Option<u32>,
+
     #[command(flatten)]
     pub(crate) fetch: FetchArguments,
 
@@ -187,6 +192,19 @@ pub(crate) struct FetchArguments {
     /// Timeline that recovery follows [default: read from the data directory]
     #[arg(long, value_name = "TLI", conflicts_with = "to")]
     pub(crate) timeline: Option<String>,
+
+    /// Begin to fetch ahead, after %f or from it on; the hook starts itself so
+    #[arg(long, value_name = "WHERE", hide = true, conflicts_with = "to")]
+    pub(crate) fetch_ahead: Option<AheadArgument>,
+}
+
+/// `--fetch-ahead`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AheadArgument {
+    /// The server has the segment that is named.
+    After,
+    /// The segment that is named is the first one it will ask for.
+    From,
 }
 
 /// `pitr-restore --to DIR`.

@@ -7,6 +7,7 @@
 //!
 //! Source: `RestoreArchivedFile`, src/backend/access/transam/xlogarchive.c.
 
+pub(crate) mod ahead;
 mod archives;
 mod delivery;
 mod failure;
@@ -27,6 +28,7 @@ use pitr_store::{RepositorySet, open_store};
 
 use crate::arguments::Arguments;
 use crate::asking_server::AskingServer;
+use ahead::Ahead;
 use archives::Archives;
 use delivery::Delivery;
 use failure::HookFailure;
@@ -83,6 +85,16 @@ pub(crate) fn run(arguments: &Arguments, console: Console) -> Exit {
             return Exit::HookWrongUsage;
         }
     };
+    if let Some(begin) = arguments.fetch.fetch_ahead {
+        return match ahead::filler::run(&request, begin) {
+            Ok(()) => Exit::Done,
+            // not above 125: as an orphan it may be taken for one of the server's own
+            Err(failure) => {
+                console.fail(&failure.into());
+                Exit::Failed
+            }
+        };
+    }
     let server = match AskingServer::of(&request.destination) {
         Ok(server) => server,
         Err(error) => {
@@ -138,6 +150,42 @@ impl<'a> Request<'a> {
                 .map_err(UsageError::Timeline)?,
         })
     }
+
+    /// The settings in force for it.
+    fn settings(&self) -> Result<Settings, HookFailure> {
+        let mut settings = Settings::load(&self.arguments.repository)?;
+        settings.prefetch = self.arguments.prefetch.or(settings.prefetch);
+        Ok(settings)
+    }
+
+    /// Whose file it is, if that is known without a repository.
+    fn cluster(
+        &self,
+        server: Option<&AskingServer>,
+    ) -> Result<Option<SystemIdentifier>, HookFailure> {
+        Ok(match (self.system_identifier, server) {
+            (Some(named), _) => Some(named),
+            (None, Some(server)) => Some(server.system_identifier()?),
+            (None, None) => None,
+        })
+    }
+}
+
+/// The log of the cluster `asked` in the repositories of the settings, none of
+/// which is opened yet.
+fn open_archives(
+    settings: &Settings,
+    asked: Option<SystemIdentifier>,
+    console: Console,
+) -> Result<Archives, HookFailure> {
+    let stores = settings
+        .repositories()?
+        .into_iter()
+        .map(|address| open_store(address, &settings.stores))
+        .collect::<Result<Vec<_>, _>>()?;
+    let set = RepositorySet::new(stores, None).with_keys(settings.keys.clone());
+    // the order of the setting: the first that has a file serves it
+    Ok(Archives::new(set, asked, console))
 }
 
 /// One try, from the configuration to the file.
@@ -147,20 +195,39 @@ fn answer(
     is_standby: bool,
     console: Console,
 ) -> Result<Answer, HookFailure> {
-    let settings = Settings::load(&request.arguments.repository)?;
-    let stores = settings
-        .repositories()?
-        .into_iter()
-        .map(|address| open_store(address, &settings.stores))
-        .collect::<Result<Vec<_>, _>>()?;
-    let asked = match (request.system_identifier, server) {
-        (Some(named), _) => Some(named),
-        (None, Some(server)) => Some(server.system_identifier()?),
-        (None, None) => None,
+    let settings = request.settings()?;
+    let asked = request.cluster(server)?;
+    let wanted = match request.name {
+        WalFileName::Segment(segment) => {
+            Ahead::of(&request.destination, server, asked, &settings).map(|ahead| (ahead, segment))
+        }
+        _ => None,
     };
-    let set = RepositorySet::new(stores, None).with_keys(settings.keys.clone());
-    // the order of the setting: the first that has a file serves it
-    let archives = Archives::new(set, asked, console);
+    if let Some((ahead, segment)) = &wanted
+        && ahead.take(*segment, request.timeline, &request.destination, console)
+    {
+        return Ok(Answer::Fetched);
+    }
+    let answer = ask_repositories(request, server, is_standby, &settings, asked, console);
+    if let Some((ahead, segment)) = &wanted {
+        match answer {
+            Ok(Answer::Fetched) => ahead.go_on_behind(*segment),
+            _ => ahead.tidy(),
+        }
+    }
+    answer
+}
+
+/// The same without what was fetched ahead.
+fn ask_repositories(
+    request: &Request<'_>,
+    server: Option<&AskingServer>,
+    is_standby: bool,
+    settings: &Settings,
+    asked: Option<SystemIdentifier>,
+    console: Console,
+) -> Result<Answer, HookFailure> {
+    let archives = open_archives(settings, asked, console)?;
     let Some(cluster) = archives.identity()? else {
         let location = archives.location();
         if !is_standby {

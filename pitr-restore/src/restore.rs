@@ -28,6 +28,7 @@ use crate::request::RestoreRequest;
 use crate::restore_command::RestoreCommand;
 use crate::role::{Machine, Role, RoleChoice};
 use crate::sources::Sources;
+use crate::start::head_start::HeadStart;
 use crate::start::tools::ServerTools;
 use crate::start::{Expected, Reached, Start};
 use crate::unarchived;
@@ -60,6 +61,7 @@ fn restore(
         // typed by a person, and the server runs its command somewhere else
         settings.spool = Some(std::path::absolute(spool).unwrap_or_else(|_| spool.clone()));
     }
+    settings.prefetch = arguments.prefetch.or(settings.prefetch);
     let mut sources = Sources::open(&settings, request.system_identifier, console)?;
     let named;
     let request = match request.before {
@@ -180,6 +182,18 @@ fn restore(
     tell(&configured, &layout, role, tools.is_some(), console);
     let copied = begun.elapsed();
     let started = Instant::now();
+    if tools.is_some() {
+        let head_start = HeadStart {
+            command: &command,
+            directory: layout.directory.path(),
+            owner: layout.owner.as_ref(),
+            path: &plan.choice.path,
+            end: plan.coverage.end,
+            segment_size: info.segment_size,
+            prefetch: settings.prefetch,
+        };
+        head_start.give();
+    }
     let reached = match &tools {
         None => None,
         Some(tools) => Some(

@@ -5,12 +5,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use pitr_console::{Explain, RepositoryArguments, Settings};
-use pitr_core::{SystemIdentifier, TimelineId, WalFileName};
+use pitr_core::{SegmentName, SystemIdentifier, TimelineId, WalFileName};
 
 use crate::os_user::OsUser;
+use crate::start::as_user;
 use pitr_console::quoting::{shell_word, without_placeholders};
 
 /// This program, with everything that it needs to know in absolute terms: the
@@ -102,6 +103,9 @@ impl RestoreCommand {
         if let Some(spool) = &settings.spool {
             options.extend(["--spool".into(), spool.into()]);
         }
+        if let Some(segments) = settings.prefetch {
+            options.extend(["--prefetch".into(), segments.to_string().into()]);
+        }
         // paths only: the keys themselves stand nowhere but in their files
         let keys = [
             ("--identity", &settings.keys.identity),
@@ -128,6 +132,34 @@ impl RestoreCommand {
         let mut value = without_placeholders(&words.join(&b' '));
         value.extend_from_slice(b" %f %p");
         value
+    }
+
+    /// Starts to fetch what the server in `directory` is going to ask for, from
+    /// `first` on, as the server's user, and does not wait for it.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub(crate) fn fetch_ahead(
+        &self,
+        directory: &Path,
+        owner: Option<&OsUser>,
+        first: SegmentName,
+    ) -> io::Result<Child> {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("--fetch-ahead=from")
+            .args(&self.options)
+            .arg(first.to_string())
+            .arg("pg_wal/RECOVERYXLOG")
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        if let Some(user) = owner {
+            as_user(&mut command, user);
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+        }
+        command.spawn()
     }
 
     /// Runs it as the server's user, in an empty environment, asking for a
@@ -228,6 +260,20 @@ mod tests {
             ),
             "{value}"
         );
+    }
+
+    #[test]
+    fn it_says_how_much_is_fetched_ahead_where_that_was_said() {
+        let mut settings = settings(None);
+        settings.prefetch = Some(3);
+        let command = RestoreCommand::new(
+            &settings,
+            &["/srv/repo"],
+            SystemIdentifier::new(7),
+            TimelineId::FIRST,
+        );
+        let value = String::from_utf8(command.unwrap().setting()).unwrap();
+        assert!(value.contains(" --prefetch 3 "), "{value}");
     }
 
     #[test]

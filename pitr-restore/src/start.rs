@@ -6,6 +6,7 @@
 //! the server is asked, and where it does not answer its files are read.
 
 mod failure;
+pub(crate) mod head_start;
 mod outcome;
 mod server_log;
 mod session;

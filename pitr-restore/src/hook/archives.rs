@@ -109,10 +109,10 @@ impl Archives {
         }
     }
 
-    /// The first answer, and who failed before it was given.
-    fn ask<T>(
+    /// The first answer, and who failed before it was given. Nothing is said.
+    pub(super) fn ask<T>(
         &self,
-        ask: impl Fn(&WalArchive) -> Result<Option<T>, HookFailure>,
+        mut ask: impl FnMut(&WalArchive) -> Result<Option<T>, HookFailure>,
     ) -> Result<(Option<T>, Vec<Unanswered>), HookFailure> {
         let mut unanswered = Vec::new();
         let mut slow = Vec::new();
@@ -201,15 +201,7 @@ impl Archives {
 
     fn tell_of(&self, what: &str, unanswered: &[Unanswered]) {
         for passed_over in unanswered {
-            let failure = &passed_over.failure;
-            self.console.warn(
-                format!(
-                    "repository \"{}\" is passed over, another one has {what}: {failure}",
-                    passed_over.location
-                ),
-                None,
-                pitr_console::Explain::hint(failure.as_ref()).as_deref(),
-            );
+            passed_over.note(what).say(self.console);
         }
     }
 

@@ -8,6 +8,7 @@ use pitr_core::{Lsn, SegmentName, SystemIdentifier, TimelineId, WalFileNameError
 use pitr_store::wal::FetchError;
 use pitr_store::{AddressError, ErrorClass, RepositoryError, StoreError};
 
+use super::ahead::notes::Note;
 use super::delivery::DeliveryError;
 use crate::asking_server::AskingServerError;
 
@@ -182,6 +183,19 @@ pub(crate) struct Unanswered {
     pub(crate) location: String,
     /// Why.
     pub(crate) failure: Arc<HookFailure>,
+}
+
+impl Unanswered {
+    /// What is to be said where another repository has `what`.
+    pub(super) fn note(&self, what: &str) -> Note {
+        Note {
+            message: format!(
+                "repository \"{}\" is passed over, another one has {what}: {}",
+                self.location, self.failure
+            ),
+            hint: self.failure.hint(),
+        }
+    }
 }
 
 fn reasons(unanswered: &[Unanswered]) -> String {

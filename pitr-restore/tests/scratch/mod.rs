@@ -15,6 +15,9 @@ use pitr_testbed::TestDir;
 /// 1 MiB: the smallest segments there are.
 pub(crate) const SEGMENT_BYTES: usize = 1 << 20;
 
+/// Folder of what is fetched ahead, in `pg_wal`.
+pub(crate) const AHEAD: &str = "pgsql_tmp_pitr_ahead";
+
 /// Who the cluster of the tests is.
 pub(crate) const SYSTEM_IDENTIFIER: u64 = 7_000_000_000_000_000_001;
 
@@ -145,7 +148,7 @@ impl Scratch {
             file: fs::read(self.data.join("pg_wal/RECOVERYXLOG")).ok(),
             debris: names(&self.data.join("pg_wal"))
                 .into_iter()
-                .filter(|name| name.contains("pitr"))
+                .filter(|name| name.contains("pitr") && name != AHEAD)
                 .collect(),
         }
     }
