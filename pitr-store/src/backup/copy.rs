@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::BackupCatalog;
 use super::document;
-use super::info::PartInfo;
+use super::info::{BackupInfo, PartInfo};
 use super::label::Label;
 use super::object::BackupObject;
 use super::read_error::BackupReadError;
@@ -22,8 +22,8 @@ pub enum BackupCopied {
     Stored {
         /// Parts that were copied now.
         parts: usize,
-        /// Parts that an interrupted copy had left, and that were read back
-        /// and found sound.
+        /// Parts that were there already: left by an interrupted copy, read back
+        /// and found sound, or those of a backup that had lost others.
         kept_parts: usize,
     },
     /// It was there already.
@@ -58,6 +58,18 @@ pub enum BackupCopyError {
         /// The backup's folder.
         location: String,
     },
+    /// The target's backup is the same, but for one object that has another size.
+    #[error("\"{location}\" has {found} bytes, backup {label} says {expected}")]
+    Damaged {
+        /// The label.
+        label: Label,
+        /// The object in the target.
+        location: String,
+        /// Bytes that it should have.
+        expected: u64,
+        /// Bytes that it has.
+        found: u64,
+    },
     /// The backup cannot be read whole.
     #[error(transparent)]
     Read(#[from] BackupReadError),
@@ -80,7 +92,10 @@ impl BackupCopyError {
     /// cannot be copied.
     pub fn is_of_one_backup(&self) -> bool {
         match self {
-            Self::Absent { .. } | Self::Conflict { .. } | Self::Busy { .. } => true,
+            Self::Absent { .. }
+            | Self::Conflict { .. }
+            | Self::Busy { .. }
+            | Self::Damaged { .. } => true,
             Self::Read(BackupReadError::Store(_)) | Self::Write(_) | Self::GivenUp => false,
             Self::Read(_) => true,
         }
@@ -92,6 +107,9 @@ impl BackupCopyError {
             Self::Conflict { .. } => Some(
                 "Two backups were begun within the same second. Neither is overwritten.".to_owned(),
             ),
+            Self::Damaged { location, .. } => Some(format!(
+                "Keep a copy of \"{location}\" and delete it: the next sync puts an intact one in its place."
+            )),
             Self::Busy { .. } => Some("Run it again when that process has ended.".to_owned()),
             Self::Read(error) => error.hint(),
             Self::Write(error) => error.hint(),
@@ -107,11 +125,13 @@ impl BackupCatalog {
     /// Every part is unpacked while it is copied, and each file of it compared
     /// with the index before the part shows. `backup.json` comes last: until
     /// then the backup does not exist, and what an interrupted copy left is
-    /// used by the next one, after it was read back.
+    /// used by the next one, after it was read back. Where the target has this
+    /// very backup, all its objects must be there with their sizes; one that has
+    /// got lost is copied again.
     ///
     /// # Errors
-    /// `Conflict` if another backup has the label, `Busy`; nothing is ever
-    /// overwritten.
+    /// `Conflict` if another backup has the label, `Damaged` if an object of the
+    /// same one has another size, `Busy`; nothing is ever overwritten.
     pub fn copy_from(
         &self,
         from: &Self,
@@ -124,8 +144,8 @@ impl BackupCatalog {
             location: from.store().location(),
         };
         let (from_location, document) = from.read_document(label)?.ok_or_else(absent)?;
-        if let Some(there) = self.is_there(label, &from_location, &document)? {
-            return Ok(there);
+        if self.standing(label, &from_location, &document)? == Standing::Whole {
+            return Ok(BackupCopied::AlreadyPresent);
         }
         let folder = self.folder_of(label).map_err(BackupReadError::from)?;
         let busy = || BackupCopyError::Busy {
@@ -133,8 +153,9 @@ impl BackupCatalog {
         };
         let _hold = self.store().hold(&folder)?.ok_or_else(busy)?;
         // somebody may have finished between the look and the hold
-        if let Some(there) = self.is_there(label, &from_location, &document)? {
-            return Ok(there);
+        let standing = self.standing(label, &from_location, &document)?;
+        if standing == Standing::Whole {
+            return Ok(BackupCopied::AlreadyPresent);
         }
         let parse = || {
             document::parse(&document, label).map_err(|source| BackupReadError::Document {
@@ -152,8 +173,11 @@ impl BackupCatalog {
             reader: &reader,
             progress,
             give_up: AtomicBool::new(false),
+            exists: standing == Standing::Incomplete,
         };
-        copy.clear_foreign()?;
+        if !copy.exists {
+            copy.clear_foreign()?;
+        }
         let kept_parts = copy.parts(threads)?;
         copy.manifest()?;
         copy.check_objects()?;
@@ -164,15 +188,16 @@ impl BackupCatalog {
         })
     }
 
-    /// Whether this catalog has the very backup that `document` describes.
-    fn is_there(
+    /// How much this catalog has of the very backup that `document` describes.
+    /// What has the right size is taken to be whole: whether it is, `verify` tells.
+    fn standing(
         &self,
         label: Label,
         from: &str,
         document: &[u8],
-    ) -> Result<Option<BackupCopied>, BackupCopyError> {
+    ) -> Result<Standing, BackupCopyError> {
         let Some((to, standing)) = self.read_document(label)? else {
-            return Ok(None);
+            return Ok(Standing::Absent);
         };
         if standing != document {
             return Err(BackupCopyError::Conflict {
@@ -181,12 +206,58 @@ impl BackupCatalog {
                 to,
             });
         }
-        let key = self.folder_of(label).map_err(BackupReadError::from)?;
-        let key = key.join(DOCUMENT).map_err(BackupReadError::from)?;
+        let info =
+            document::parse_info(&standing, label).map_err(|source| BackupReadError::Document {
+                location: to,
+                source,
+            })?;
+        let folder = self.folder_of(label).map_err(BackupReadError::from)?;
+        let entries = self.store().list(Some(&folder))?;
+        let mut is_whole = true;
+        for (name, expected) in objects(&info) {
+            let key = folder.join(&name).map_err(BackupReadError::from)?;
+            let found = entries.iter().find(|entry| entry.name == name);
+            match found.map(|entry| entry.kind) {
+                Some(EntryKind::Object { size }) if size == expected => {}
+                Some(EntryKind::Object { size }) => {
+                    return Err(BackupCopyError::Damaged {
+                        label,
+                        location: self.store().object_location(&key),
+                        expected,
+                        found: size,
+                    });
+                }
+                // what stands in its place, the copying finds out
+                Some(_) | None => is_whole = false,
+            }
+        }
+        if !is_whole {
+            return Ok(Standing::Incomplete);
+        }
+        let key = folder.join(DOCUMENT).map_err(BackupReadError::from)?;
         // its writer may have been killed before the folder's sync
         self.store().make_durable(&key)?;
-        Ok(Some(BackupCopied::AlreadyPresent))
+        Ok(Standing::Whole)
     }
+}
+
+/// How much of a backup a catalog has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It does not exist there; parts of it may.
+    Absent,
+    /// It does, and has lost objects.
+    Incomplete,
+    Whole,
+}
+
+/// The names of a backup's objects but for the document, and their sizes.
+fn objects(info: &BackupInfo) -> impl Iterator<Item = (String, u64)> {
+    let parts = info.parts.iter();
+    let parts = parts.map(|part| (part.name.to_string(), part.stored_bytes));
+    let manifest = info.manifest.iter();
+    let manifest = manifest.map(|manifest| (MANIFEST.to_owned(), manifest.bytes));
+    parts.chain(manifest)
 }
 
 /// One backup on its way.
@@ -197,6 +268,9 @@ struct Copy<'c> {
     reader: &'c BackupReader,
     progress: &'c (dyn Fn(u64) + Sync),
     give_up: AtomicBool,
+    /// Whether the backup exists in the target, and only lacks objects: then
+    /// nothing of it is removed.
+    exists: bool,
 }
 
 impl Copy<'_> {
@@ -273,6 +347,10 @@ impl Copy<'_> {
     fn part(&self, part: &PartInfo) -> Result<bool, BackupCopyError> {
         let key = self.key(&part.name.to_string())?;
         if self.store.stat(&key)?.is_some() {
+            if self.exists {
+                (self.progress)(part.stored_bytes);
+                return Ok(true);
+            }
             // left by an interrupted copy. The hold keeps others away, and
             // without its document the backup does not exist yet.
             match self.copied.verify_part(&part.name) {
@@ -327,7 +405,7 @@ impl Copy<'_> {
         };
         match self.put(MANIFEST, &bytes) {
             // of one that was never finished, as above
-            Err(BackupCopyError::Write(BackupWriteError::Foreign { .. })) => {
+            Err(BackupCopyError::Write(BackupWriteError::Foreign { .. })) if !self.exists => {
                 self.store.delete(&self.key(MANIFEST)?)?;
                 self.put(MANIFEST, &bytes)
             }
@@ -349,12 +427,7 @@ impl Copy<'_> {
     /// That everything is still there, before the backup begins to exist: the
     /// hold does not reach machines that cannot see it.
     fn check_objects(&self) -> Result<(), BackupCopyError> {
-        let info = self.reader.info();
-        let parts = info.parts.iter();
-        let parts = parts.map(|part| (part.name.to_string(), part.stored_bytes));
-        let manifest = info.manifest.iter();
-        let manifest = manifest.map(|manifest| (MANIFEST.to_owned(), manifest.bytes));
-        for (name, expected) in parts.chain(manifest) {
+        for (name, expected) in objects(self.reader.info()) {
             let key = self.key(&name)?;
             let found = self.store.stat(&key)?.map(|meta| meta.size);
             if found != Some(expected) {

@@ -185,3 +185,38 @@ fn what_a_dead_writer_left_under_the_label_is_replaced_and_a_finished_one_is_not
     );
     assert_eq!(target.catalog.list().unwrap().backups, [other]);
 }
+
+#[test]
+fn a_backup_that_has_lost_an_object_is_completed_and_not_taken_for_whole() {
+    let (source, label) = source();
+    let target = Scratch::new();
+    let copy = || target.catalog.copy_from(&source.catalog, label, 2, &|_| {});
+    copy().unwrap();
+    let folder = target.backups().join(label.to_string());
+    let objects = names(&folder);
+    let document = fs::metadata(folder.join("backup.json")).unwrap();
+    for name in objects.iter().filter(|name| *name != "backup.json") {
+        assert!(matches!(copy(), Ok(BackupCopied::AlreadyPresent)), "{name}");
+        fs::remove_file(folder.join(name)).unwrap();
+        let copied = copy();
+        assert!(
+            matches!(&copied, Ok(BackupCopied::Stored { parts, .. })
+                if *parts == usize::from(name.ends_with(".tar.zst"))),
+            "{name}: {copied:?}"
+        );
+        is_the_same(&source, &target, label, name);
+    }
+    let after = fs::metadata(folder.join("backup.json")).unwrap();
+    assert_eq!(document.modified().unwrap(), after.modified().unwrap());
+    // and what is cut short is neither taken for whole nor replaced
+    for name in objects.iter().filter(|name| *name != "backup.json") {
+        let whole = fs::read(folder.join(name)).unwrap();
+        fs::write(folder.join(name), &whole[1..]).unwrap();
+        let error = copy().unwrap_err();
+        assert!(matches!(error, BackupCopyError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains(name.as_str()), "{error}");
+        assert!(error.hint().is_some() && error.is_of_one_backup());
+        assert_eq!(fs::read(folder.join(name)).unwrap(), whole[1..]);
+        fs::write(folder.join(name), &whole).unwrap();
+    }
+}
