@@ -254,12 +254,12 @@ impl Store for EncryptedStore {
         self.inner.expect(documents, names)
     }
 
-    fn first_of(&self, keys: &[ObjectKey]) -> Result<Option<(usize, ObjectMeta)>, StoreError> {
-        let found = self.inner.first_of(keys)?;
-        Ok(found.map(|(place, meta)| {
-            let size = content_size(meta.size);
-            (place, ObjectMeta { size })
-        }))
+    fn which_of(&self, keys: &[ObjectKey]) -> Result<Vec<(usize, ObjectMeta)>, StoreError> {
+        let mut there = self.inner.which_of(keys)?;
+        for (_, meta) in &mut there {
+            meta.size = content_size(meta.size);
+        }
+        Ok(there)
     }
 
     fn list(&self, folder: Option<&ObjectKey>) -> Result<Vec<Entry>, StoreError> {

@@ -95,9 +95,9 @@ impl Store for FtpStore {
         self.server.stat_object(key)
     }
 
-    fn first_of(&self, keys: &[ObjectKey]) -> Result<Option<(usize, ObjectMeta)>, StoreError> {
+    fn which_of(&self, keys: &[ObjectKey]) -> Result<Vec<(usize, ObjectMeta)>, StoreError> {
         let Some(first) = keys.first() else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         let folder = first.parent();
         if keys.iter().any(|key| key.parent() != folder) {
@@ -108,11 +108,12 @@ impl Store for FtpStore {
         }
         let listed = self.server.look_into(folder.as_ref(), Operation::Stat)?;
         let listed = listed.unwrap_or_default();
+        let mut there = Vec::new();
         for (place, key) in keys.iter().enumerate() {
             match listed.iter().find(|file| file.name == key.file_name()) {
                 None => {}
                 Some(file) if file.kind == NodeKind::Object => {
-                    return Ok(Some((place, ObjectMeta { size: file.size })));
+                    there.push((place, ObjectMeta { size: file.size }));
                 }
                 Some(file) => {
                     return Err(StoreError::WrongKind {
@@ -123,7 +124,7 @@ impl Store for FtpStore {
                 }
             }
         }
-        Ok(None)
+        Ok(there)
     }
 
     fn list(&self, folder: Option<&ObjectKey>) -> Result<Vec<Entry>, StoreError> {

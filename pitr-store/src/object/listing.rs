@@ -40,15 +40,15 @@ pub(super) async fn list(
     Ok(entries)
 }
 
-/// The first of `keys` that is there, by one listing of the names that begin
-/// like them. Listings of all three providers are consistent: what was put
+/// Those of `keys` that are there, by one listing of the names that begin like
+/// them. Listings of all three providers are consistent: what was put
 /// before is in them.
-pub(super) async fn first_of(
+pub(super) async fn which_of(
     bucket: &Bucket,
     keys: &[ObjectKey],
-) -> Result<Option<(usize, ObjectMeta)>, Failure> {
+) -> Result<Vec<(usize, ObjectMeta)>, Failure> {
     let Some(prefix) = common_prefix(keys) else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
     let prefix = match prefix.char_indices().last() {
         Some((shorter, _)) if bucket.kind.listing_hides_prefix => prefix.get(..shorter),
@@ -56,13 +56,14 @@ pub(super) async fn first_of(
     };
     let prefix = bucket.name(prefix.unwrap_or_default());
     let listed = bucket.list(&prefix, true).await?;
+    let mut there = Vec::new();
     for (place, key) in keys.iter().enumerate() {
         let name = bucket.name(key.as_str());
         if let Some((_, size, _)) = listed.objects.iter().find(|(found, ..)| *found == name) {
-            return Ok(Some((place, ObjectMeta { size: *size })));
+            there.push((place, ObjectMeta { size: *size }));
         }
     }
-    Ok(None)
+    Ok(there)
 }
 
 /// What all keys begin with.

@@ -73,7 +73,7 @@ struct Expected {
     names: Option<ExpectedNames>,
 }
 
-/// The question for the first of some names.
+/// The question which of some names are there.
 #[derive(Debug)]
 struct ExpectedNames {
     names: Vec<ObjectKey>,
@@ -84,8 +84,8 @@ struct ExpectedNames {
 /// A small object; its size if it is too large.
 type Document = Result<Result<Vec<u8>, u64>, Failure>;
 
-/// The first of some names.
-type Found = Result<Option<(usize, ObjectMeta)>, Failure>;
+/// Those of some names that are there.
+type Found = Result<Vec<(usize, ObjectMeta)>, Failure>;
 
 impl BucketStore {
     fn new(bucket: Bucket) -> Self {
@@ -237,7 +237,7 @@ impl Store for BucketStore {
         if !names.is_empty() {
             let (bucket, wanted) = (self.bucket.clone(), names.to_vec());
             let asked = Moment::now();
-            let answer = runtime::begin(async move { listing::first_of(&bucket, &wanted).await });
+            let answer = runtime::begin(async move { listing::which_of(&bucket, &wanted).await });
             expected.names = answer.ok().map(|answer| ExpectedNames {
                 names: names.to_vec(),
                 asked,
@@ -259,9 +259,9 @@ impl Store for BucketStore {
         )
     }
 
-    fn first_of(&self, keys: &[ObjectKey]) -> Result<Option<(usize, ObjectMeta)>, StoreError> {
+    fn which_of(&self, keys: &[ObjectKey]) -> Result<Vec<(usize, ObjectMeta)>, StoreError> {
         let Some(first) = keys.first() else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         let location = || self.object_location(first);
         let (asked, found) = match self.expected_names(keys) {
@@ -274,12 +274,12 @@ impl Store for BucketStore {
                 let found = self
                     .bucket
                     .run(Operation::Stat, location, |bucket| async move {
-                        listing::first_of(&bucket, &wanted).await
+                        listing::which_of(&bucket, &wanted).await
                     })?;
                 (asked, found)
             }
         };
-        if found.is_none() {
+        if found.is_empty() {
             *lock(&self.looked) = Some((keys.to_vec(), asked));
         }
         Ok(found)

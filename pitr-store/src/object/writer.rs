@@ -137,8 +137,8 @@ impl BucketWriter {
     fn ask_for_rivals(&self) -> io::Result<Pending<Result<Option<usize>, Failure>>> {
         let (bucket, rivals) = (self.bucket.clone(), self.rivals.clone());
         runtime::begin(async move {
-            let first = super::listing::first_of(&bucket, &rivals).await?;
-            Ok(first.map(|(place, _)| place))
+            let there = super::listing::which_of(&bucket, &rivals).await?;
+            Ok(there.first().map(|(place, _)| *place))
         })
     }
 

@@ -153,19 +153,18 @@ impl Session {
         }
     }
 
-    /// The first of `keys` that is there, all asked at once.
-    pub(super) fn first_object(
+    /// Those of `keys` that are there, all asked at once.
+    pub(super) fn which_objects(
         &self,
         keys: &[ObjectKey],
-    ) -> Result<Option<(usize, ObjectMeta)>, StoreError> {
+    ) -> Result<Vec<(usize, ObjectMeta)>, StoreError> {
         self.block(async {
             let found = join_all(keys.iter().map(|key| self.find_object(key))).await;
+            let mut there = Vec::new();
             for (place, found) in found.into_iter().enumerate() {
-                if let Some(meta) = found? {
-                    return Ok(Some((place, meta)));
-                }
+                there.extend(found?.map(|meta| (place, meta)));
             }
-            Ok(None)
+            Ok(there)
         })
     }
 

@@ -103,8 +103,8 @@ impl Store for SftpStore {
         self.session.adopt(medium);
     }
 
-    fn first_of(&self, keys: &[ObjectKey]) -> Result<Option<(usize, ObjectMeta)>, StoreError> {
-        self.session.first_object(keys)
+    fn which_of(&self, keys: &[ObjectKey]) -> Result<Vec<(usize, ObjectMeta)>, StoreError> {
+        self.session.which_objects(keys)
     }
 
     fn establish(&self) -> Result<(), StoreError> {

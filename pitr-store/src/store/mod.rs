@@ -60,7 +60,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Which of the promises that depend on the medium this store keeps, as far
     /// as it knows: those that [`Store::adopt`] told it of, and before that what
     /// such a medium usually keeps. A store around another passes this on, and
-    /// [`Store::probe`], [`Store::adopt`] and [`Store::first_of`] too.
+    /// [`Store::probe`], [`Store::adopt`] and [`Store::which_of`] too.
     fn promises(&self) -> Promises {
         Promises::ALL
     }
@@ -129,24 +129,33 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Anything in doubt, also a folder or link in the object's place.
     fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError>;
 
-    /// The first of `keys` that is there: its place among `keys`, and its size.
-    /// The keys lie in one folder and begin with the first one's plain name, as
-    /// the codecs' names of one file do. `Ok(None)` only if the absence of all
-    /// is proven.
+    /// Those of `keys` that are there, in their order: each one's place among
+    /// `keys`, and its size. The keys lie in one folder and begin with the first
+    /// one's plain name, as the codecs' names of one file do. A key is left out
+    /// only if its absence is proven.
+    ///
+    /// # Errors
+    /// As [`Store::stat`].
+    fn which_of(&self, keys: &[ObjectKey]) -> Result<Vec<(usize, ObjectMeta)>, StoreError> {
+        let mut there = Vec::new();
+        for (place, key) in keys.iter().enumerate() {
+            if let Some(meta) = self.stat(key)? {
+                there.push((place, meta));
+            }
+        }
+        Ok(there)
+    }
+
+    /// The first of those.
     ///
     /// # Errors
     /// As [`Store::stat`].
     fn first_of(&self, keys: &[ObjectKey]) -> Result<Option<(usize, ObjectMeta)>, StoreError> {
-        for (place, key) in keys.iter().enumerate() {
-            if let Some(meta) = self.stat(key)? {
-                return Ok(Some((place, meta)));
-            }
-        }
-        Ok(None)
+        Ok(self.which_of(keys)?.into_iter().next())
     }
 
     /// Says that the caller is about to read the small objects `documents`, and
-    /// to ask for the [first of](Store::first_of) `names`. A store far away
+    /// to ask [which of](Store::which_of) `names` are there. A store far away
     /// begins with all of it at once, and says so: the caller has something
     /// better to do than to wait. For every other this is nothing.
     fn expect(&self, _documents: &[ObjectKey], _names: &[ObjectKey]) -> bool {

@@ -129,11 +129,11 @@ impl WalArchive {
     /// damaged copy; nothing is ever overwritten.
     pub fn copy_from(&self, from: &Self, name: &WalFileName) -> Result<Copied, CopyError> {
         let object = from
-            .locate(name)
-            .map_err(|error| CopyError::Unreadable(error.into()))?
+            .only_copy(name)
+            .map_err(CopyError::Unreadable)?
             .ok_or(CopyError::Unreadable(FetchError::Absent { name: *name }))?;
         for _ in 0..ATTEMPTS {
-            if let Some(standing) = self.locate(name)? {
+            if let Some(standing) = self.only_copy(name).map_err(of_target)? {
                 match self.agrees(from, &object, &standing) {
                     Err(CopyError::Unreadable(FetchError::Absent { .. })) => continue,
                     agreed => agreed?,
@@ -357,6 +357,14 @@ impl WalArchive {
             });
         }
         Ok(crc32c)
+    }
+}
+
+/// What kept the target's copies from being compared.
+fn of_target(error: FetchError) -> CopyError {
+    match error {
+        FetchError::Store(error) => CopyError::Store(error),
+        error => CopyError::Unreadable(error),
     }
 }
 

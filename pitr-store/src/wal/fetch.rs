@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use pitr_core::{TimelineHistory, TimelineId, WalFileName};
+use pitr_core::{Lsn, TimelineHistory, TimelineId, WalFileName};
 
 use super::compare::to_u64;
 use super::identify::{IdentifyError, identify};
@@ -87,6 +87,28 @@ pub enum FetchError {
         /// What is wrong with the text.
         source: TextFileError,
     },
+    /// Two copies lie there under different codecs, with different content.
+    #[error(
+        "\"{name}\" is stored twice with different content: \"{one}\" and \"{other}\"; {}",
+        match (.first_difference, .lsn) {
+            (Some(first), Some(lsn)) => format!("they differ from byte {first} on (LSN {lsn})"),
+            (Some(first), None) => format!("they differ from byte {first} on"),
+            (None, _) => "one is longer".to_owned(),
+        }
+    )]
+    Contradiction {
+        /// The name.
+        name: WalFileName,
+        /// One copy.
+        one: String,
+        /// The other one.
+        other: String,
+        /// The first byte of the content that differs; `None` if one copy goes
+        /// on where the other ends.
+        first_difference: Option<u64>,
+        /// The same as a position in the log.
+        lsn: Option<Lsn>,
+    },
     /// The store failed; never an absence.
     #[error(transparent)]
     Store(StoreError),
@@ -112,6 +134,7 @@ impl FetchError {
             | Self::Length { .. }
             | Self::Foreign { .. }
             | Self::ForeignText { .. }
+            | Self::Contradiction { .. }
             | Self::Sink(_) => ErrorClass::Permanent,
         }
     }
@@ -126,6 +149,10 @@ impl FetchError {
             | Self::Foreign { .. }
             | Self::ForeignText { .. } => Some(
                 "Recovery cannot pass this segment. Put an intact copy in its place, or recover to a point before it."
+                    .to_owned(),
+            ),
+            Self::Contradiction { .. } => Some(
+                "Two servers archived here at the same moment, with different codecs. Find out which copy is of the server that is to be recovered, keep both elsewhere, and delete the other one from the repository."
                     .to_owned(),
             ),
             Self::Absent { .. } | Self::Sink(_) => None,
@@ -154,7 +181,7 @@ impl WalArchive {
         sink: &mut dyn Write,
     ) -> Result<Fetched, FetchError> {
         let object = self
-            .locate(name)?
+            .only_copy(name)?
             .ok_or(FetchError::Absent { name: *name })?;
         let content_bytes = match name {
             WalFileName::Segment(_) | WalFileName::Partial(_) => {
@@ -225,6 +252,74 @@ impl WalArchive {
             });
         }
         Ok(expected_bytes)
+    }
+
+    /// The stored copy of `name`. Where there are two, they are the same: nobody
+    /// could say which is the right one. `Ok(None)` only if that is proven.
+    ///
+    /// # Errors
+    /// `Contradiction`; one of two cannot be read; of the store.
+    pub(super) fn only_copy(&self, name: &WalFileName) -> Result<Option<StoredObject>, FetchError> {
+        let mut copies = self.locate_all(name)?.into_iter();
+        let Some(object) = copies.next() else {
+            return Ok(None);
+        };
+        for other in copies {
+            self.agree(&object, &other)?;
+        }
+        Ok(Some(object))
+    }
+
+    /// Compares two copies of one segment, byte by byte, and each with its
+    /// checksum.
+    ///
+    /// # Errors
+    /// `Contradiction`; and if one of them cannot be read, since then nobody
+    /// knows.
+    pub(super) fn agree(&self, one: &StoredObject, other: &StoredObject) -> Result<(), FetchError> {
+        let (mut first, mut second) = (self.decoder(one)?, self.decoder(other)?);
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut compared_bytes, mut first_difference) = (0_u64, None);
+        loop {
+            if ours.is_empty() {
+                let chunk = first.next_chunk().map_err(|e| undecodable(one, e))?;
+                ours.extend_from_slice(chunk);
+            }
+            if theirs.is_empty() {
+                let chunk = second.next_chunk().map_err(|e| undecodable(other, e))?;
+                theirs.extend_from_slice(chunk);
+            }
+            let length = ours.len().min(theirs.len());
+            if length == 0 {
+                // both at their ends, or the rest of one, read for its checksum
+                if ours.is_empty() && theirs.is_empty() {
+                    break;
+                }
+                ours.clear();
+                theirs.clear();
+                continue;
+            }
+            if first_difference.is_none() {
+                let pairs = ours.iter().zip(&theirs);
+                let same = pairs.take_while(|(a, b)| a == b).count();
+                if same < length {
+                    first_difference = Some(compared_bytes.saturating_add(to_u64(same)));
+                }
+            }
+            compared_bytes = compared_bytes.saturating_add(to_u64(length));
+            ours.drain(..length);
+            theirs.drain(..length);
+        }
+        if first_difference.is_none() && first.decoded_bytes() == second.decoded_bytes() {
+            return Ok(());
+        }
+        Err(FetchError::Contradiction {
+            name: one.name,
+            one: one.location.clone(),
+            other: other.location.clone(),
+            first_difference,
+            lsn: first_difference.and_then(|first| self.lsn_at(&one.name, first)),
+        })
     }
 
     /// The first chunk is long enough for the first page's header: decoders

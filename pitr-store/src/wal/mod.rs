@@ -113,20 +113,29 @@ impl WalArchive {
     /// # Errors
     /// The store failed, or something that is no object has the name.
     pub fn locate(&self, name: &WalFileName) -> Result<Option<StoredObject>, StoreError> {
-        let (mut keys, encodings): (Vec<_>, Vec<_>) =
+        Ok(self.locate_all(name)?.into_iter().next())
+    }
+
+    /// Every stored copy of `name`, the one that [`WalArchive::locate`] gives
+    /// first. There is one at most, but where the medium has no locks: there two
+    /// writers with different codecs can have passed each other. Who reads
+    /// compares them.
+    pub(super) fn locate_all(&self, name: &WalFileName) -> Result<Vec<StoredObject>, StoreError> {
+        let (keys, encodings): (Vec<_>, Vec<_>) =
             layout::keys(&self.folder, name).into_iter().unzip();
-        let Some((place, meta)) = self.store.first_of(&keys)? else {
-            return Ok(None);
-        };
-        let encoding = encodings.get(place).copied().unwrap_or(Encoding::Plain);
-        let key = keys.swap_remove(place);
-        Ok(Some(StoredObject {
-            name: *name,
-            location: self.store.object_location(&key),
-            key,
-            encoding,
-            stored_bytes: meta.size,
-        }))
+        let there = self.store.which_of(&keys)?.into_iter();
+        Ok(there
+            .filter_map(|(place, meta)| {
+                let key = keys.get(place)?.clone();
+                Some(StoredObject {
+                    name: *name,
+                    location: self.store.object_location(&key),
+                    key,
+                    encoding: encodings.get(place).copied()?,
+                    stored_bytes: meta.size,
+                })
+            })
+            .collect())
     }
 
     /// Longest content that `name` can have.

@@ -206,57 +206,60 @@ impl WalArchive {
         let mut attempt = 1;
         loop {
             let head_bytes = self.read_and_check_head(name, source, &mut buffer)?;
-            let standing = match self.locate(name)? {
-                Some(stored) => stored,
-                None => match self.store_either(
-                    name,
-                    source,
-                    &mut buffer,
-                    head_bytes,
-                    codec,
-                    ahead.take(),
-                ) {
+            let mut copies = self.locate_all(name)?;
+            if copies.is_empty() {
+                let ahead = ahead.take();
+                match self.store_either(name, source, &mut buffer, head_bytes, codec, ahead) {
                     Ok((object, summary)) => {
                         let summary = summary.map(Box::new);
                         return Ok(Pushed::Stored { object, summary });
                     }
                     Err(PushError::Store(StoreError::AlreadyExists { key, location })) => {
-                        self.stored_object(name, key, location)?
+                        copies.push(self.stored_object(name, key, location)?);
                     }
                     Err(other) => return Err(other),
-                },
-            };
-            match self.compare(&standing, source)? {
-                Comparison::Same => {
-                    // Its writer may have been killed before the folder's sync.
-                    self.store.make_durable(&standing.key)?;
-                    return Ok(Pushed::AlreadyPresent(standing));
                 }
-                Comparison::Different {
-                    first_difference,
-                    stored_content_bytes,
-                } => {
-                    return Err(PushError::Conflict {
-                        name: *name,
-                        offered: Origin {
-                            location: source.origin(),
-                            content_bytes: Some(source.content_bytes()),
-                        },
-                        stored: Box::new(Origin {
-                            location: standing.location,
-                            content_bytes: stored_content_bytes,
-                        }),
+            }
+            let mut standing = None;
+            // where there are two, which has happened where the medium has no
+            // locks, both must be the same: no reader takes one of them
+            for copy in copies {
+                match self.compare(&copy, source)? {
+                    Comparison::Same => {
+                        // Its writer may have been killed before the folder's sync.
+                        self.store.make_durable(&copy.key)?;
+                        standing.get_or_insert(copy);
+                    }
+                    Comparison::Different {
                         first_difference,
-                        lsn: first_difference.and_then(|first| self.lsn_at(name, first)),
-                    });
+                        stored_content_bytes,
+                    } => {
+                        return Err(PushError::Conflict {
+                            name: *name,
+                            offered: Origin {
+                                location: source.origin(),
+                                content_bytes: Some(source.content_bytes()),
+                            },
+                            stored: Box::new(Origin {
+                                location: copy.location,
+                                content_bytes: stored_content_bytes,
+                            }),
+                            first_difference,
+                            lsn: first_difference.and_then(|first| self.lsn_at(name, first)),
+                        });
+                    }
+                    Comparison::Vanished => {}
                 }
-                Comparison::Vanished if attempt < ATTEMPTS => attempt += 1,
-                Comparison::Vanished => {
-                    return Err(PushError::Store(StoreError::Busy {
-                        operation: Operation::Publish,
-                        location: standing.location,
-                    }));
-                }
+            }
+            if let Some(standing) = standing {
+                return Ok(Pushed::AlreadyPresent(standing));
+            }
+            attempt += 1;
+            if attempt > ATTEMPTS {
+                return Err(PushError::Store(StoreError::Busy {
+                    operation: Operation::Publish,
+                    location: format!("{}/{name}", self.store.location()),
+                }));
             }
         }
     }
@@ -436,7 +439,7 @@ impl WalArchive {
         })
     }
 
-    fn lsn_at(&self, name: &WalFileName, offset_bytes: u64) -> Option<Lsn> {
+    pub(super) fn lsn_at(&self, name: &WalFileName, offset_bytes: u64) -> Option<Lsn> {
         match name {
             WalFileName::Segment(segment) | WalFileName::Partial(segment) => segment
                 .start(self.cluster.segment_size)

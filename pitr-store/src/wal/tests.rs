@@ -417,6 +417,151 @@ fn no_damage_to_a_stored_segment_gives_other_bytes() {
     }
 }
 
+/// Puts `bytes` beside what is stored as [`SEGMENT`], as a writer with another
+/// codec can have left it where there are no locks.
+fn put_beside(wal: &WalArchive, bytes: &[u8], codec: Codec) {
+    let (_dir, elsewhere) = archive();
+    let pushed = push(&elsewhere, SEGMENT, bytes, codec).unwrap();
+    let object = pushed.object();
+    let key = &object.key;
+    let stored = fs::read(&object.location).unwrap();
+    wal.store.put(key, &[], &stored).unwrap();
+}
+
+#[test]
+fn of_two_copies_with_other_content_none_is_served() {
+    let (one, mut other) = (segment(SEGMENT, 1), segment(SEGMENT, 1));
+    other[654_321] ^= 1;
+    for (first, second) in [(0, 1), (0, 2), (1, 2), (2, 0)] {
+        let (_dir, wal) = archive();
+        let ours = push(&wal, SEGMENT, &one, CODECS[first]).unwrap();
+        put_beside(&wal, &other, CODECS[second]);
+        let error = fetch(&wal, SEGMENT).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                FetchError::Contradiction {
+                    first_difference: Some(654_321),
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert_eq!(error.class(), ErrorClass::Permanent);
+        assert!(error.hint().is_some());
+        let text = error.to_string();
+        assert!(text.contains(&ours.object().location), "{text}");
+        assert!(text.contains("0/49FBF1") && !text.contains('\n'), "{text}");
+        // nor is either of them acknowledged any more
+        for offered in [&one, &other] {
+            let error = push(&wal, SEGMENT, offered, CODECS[first]).unwrap_err();
+            assert!(matches!(error, PushError::Conflict { .. }), "{error}");
+        }
+        let (_dir, target) = archive();
+        let error = target.copy_from(&wal, &name(SEGMENT)).unwrap_err();
+        assert!(error.to_string().contains("stored twice"), "{error}");
+        assert!(error.is_of_one_file());
+    }
+}
+
+#[test]
+fn two_copies_with_the_same_content_are_as_good_as_one() {
+    let bytes = segment(SEGMENT, 1);
+    let (_dir, wal) = archive();
+    push(&wal, SEGMENT, &bytes, CODECS[0]).unwrap();
+    put_beside(&wal, &bytes, CODECS[1]);
+    put_beside(&wal, &bytes, CODECS[2]);
+    assert_eq!(fetch(&wal, SEGMENT).unwrap(), bytes);
+    let again = push(&wal, SEGMENT, &bytes, CODECS[1]).unwrap();
+    assert!(matches!(again, Pushed::AlreadyPresent(_)));
+    // one that cannot be read may have been another
+    let xz = wal.locate_all(&name(SEGMENT)).unwrap().remove(1);
+    let mut stored = fs::read(&xz.location).unwrap();
+    let middle = stored.len() / 2;
+    stored[middle] ^= 1;
+    fs::write(&xz.location, stored).unwrap();
+    let error = fetch(&wal, SEGMENT).unwrap_err();
+    assert!(error.to_string().contains(&xz.location), "{error}");
+    assert_eq!(error.class(), ErrorClass::Permanent);
+    fs::remove_file(&xz.location).unwrap();
+    let plain = wal.locate_all(&name(SEGMENT)).unwrap().remove(1);
+    fs::write(&plain.location, &bytes[..900_000]).unwrap();
+    let error = fetch(&wal, SEGMENT).unwrap_err();
+    assert!(error.to_string().contains("one is longer"), "{error}");
+}
+
+#[test]
+fn what_was_encoded_ahead_is_stored_as_any_other() {
+    let bytes = fixture("v14.000000010000000000000004.gz");
+    let cluster = identify(&name(SEGMENT), &bytes, 16 << 20).unwrap().cluster;
+    for codec in CODECS {
+        let ahead = EncodedAhead::of(&name(SEGMENT), &mut source(&bytes), codec).unwrap();
+        let (_dir, wal) = archive_of(cluster);
+        let pushed = wal.push_encoded(&name(SEGMENT), &mut source(&bytes), codec, Some(ahead));
+        let Pushed::Stored { object, summary } = pushed.unwrap() else {
+            panic!("{codec}: it was there");
+        };
+        assert_eq!(object.encoding, codec.encoding());
+        assert_eq!(
+            fs::metadata(&object.location).unwrap().len(),
+            object.stored_bytes
+        );
+        assert_eq!(fetch(&wal, SEGMENT).unwrap(), bytes);
+        let (_dir, usual) = archive_of(cluster);
+        let Pushed::Stored {
+            summary: expected, ..
+        } = push(&usual, SEGMENT, &bytes, codec).unwrap()
+        else {
+            panic!("{codec}: it was there");
+        };
+        assert_eq!(summary, expected);
+        if codec.encoding() == Encoding::Zstd {
+            assert_eq!(
+                wal.summary(&name(SEGMENT)).unwrap(),
+                expected.map(|summary| *summary)
+            );
+            let stored = fs::read(&object.location).unwrap();
+            // one frame, with its content's size and a checksum
+            assert_eq!(stored[..4], [0x28, 0xb5, 0x2f, 0xfd]);
+            assert_eq!(stored[4] & 0x04, 0x04);
+            let size = zstd::zstd_safe::get_frame_content_size(&stored).unwrap();
+            assert_eq!(size, Some(16 << 20));
+        }
+        let again = EncodedAhead::of(&name(SEGMENT), &mut source(&bytes), codec);
+        let again = wal.push_encoded(&name(SEGMENT), &mut source(&bytes), codec, again);
+        assert!(matches!(again, Ok(Pushed::AlreadyPresent(_))), "{again:?}");
+        let mut other = bytes.clone();
+        other[1_000_000] ^= 1;
+        let ahead = EncodedAhead::of(&name(SEGMENT), &mut source(&bytes), codec);
+        let refused = wal.push_encoded(&name(SEGMENT), &mut source(&other), codec, ahead);
+        assert!(
+            matches!(refused, Err(PushError::Conflict { .. })),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_sound_is_not_encoded_ahead() {
+    let bytes = fixture("v14.000000010000000000000004.gz");
+    let ahead = |bytes: &[u8], text: &str| {
+        EncodedAhead::of(&name(text), &mut source(bytes), Codec::default()).is_some()
+    };
+    assert!(ahead(&bytes, SEGMENT));
+    assert!(
+        !ahead(&bytes, "000000010000000000000005"),
+        "of another name"
+    );
+    assert!(!ahead(&bytes[..1 << 20], SEGMENT), "cut short");
+    assert!(
+        !ahead(b"1\t0/4000060\tx\n", "00000002.history"),
+        "no segment"
+    );
+    let mut damaged = bytes.clone();
+    damaged[100_000] ^= 1;
+    assert!(!ahead(&damaged, SEGMENT), "damaged");
+}
+
 #[test]
 fn an_uncompressed_segment_that_is_not_whole_is_not_served() {
     let bytes = segment(SEGMENT, 1);

@@ -5,7 +5,7 @@ use pitr_core::WalFileName;
 use super::*;
 use crate::codec::Codec;
 use crate::made_wal::{made_cluster, made_segment};
-use crate::wal::{FetchError, PushError, Pushed, WalArchive, WalBytes};
+use crate::wal::{EncodedAhead, FetchError, PushError, Pushed, WalArchive, WalBytes};
 
 const SEGMENT: &str = "000000010000000000000004";
 const HISTORY: &str = "00000002.history";
@@ -62,6 +62,42 @@ fn an_offered_again_segment_is_recognised_without_the_private_key() {
         assert!(matches!(fetch(&wal, SEGMENT), Err(FetchError::Store(e)) if e.is_locked()));
         assert_eq!(fetch(&archive(&scene.unlocked()), SEGMENT).unwrap(), bytes);
     }
+}
+
+#[test]
+fn what_was_encoded_ahead_is_recognised_without_the_private_key_too() {
+    use std::io::Read as _;
+    let fixture = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/v14.000000010000000000000004.gz"
+    );
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(fs::File::open(fixture).unwrap())
+        .read_to_end(&mut bytes)
+        .unwrap();
+    let source = |bytes: &[u8]| WalBytes::new(bytes.to_vec(), "pg_wal/test");
+    let identity = crate::wal::identify(&name(SEGMENT), &bytes, 16 << 20).unwrap();
+    let scene = Scene::new();
+    let of = |repository: Repository| repository.claim(&identity.cluster).unwrap().wal();
+    let wal = of(scene.locked());
+    let ahead = EncodedAhead::of(&name(SEGMENT), &mut source(&bytes), CODECS[0]).unwrap();
+    // read again for its digest, it is not what was encoded: then it is encoded anew
+    let mut other = bytes.clone();
+    other[16_000_000] ^= 1;
+    let pushed = wal.push_encoded(&name(SEGMENT), &mut source(&other), CODECS[0], Some(ahead));
+    assert!(matches!(pushed, Ok(Pushed::Stored { .. })), "{pushed:?}");
+    assert!(fetch(&of(scene.unlocked()), SEGMENT).unwrap() == other);
+
+    let scene = Scene::new();
+    let of = |repository: Repository| repository.claim(&identity.cluster).unwrap().wal();
+    let wal = of(scene.locked());
+    let ahead = EncodedAhead::of(&name(SEGMENT), &mut source(&bytes), CODECS[0]);
+    assert!(ahead.is_some());
+    let pushed = wal.push_encoded(&name(SEGMENT), &mut source(&bytes), CODECS[0], ahead);
+    assert!(matches!(pushed, Ok(Pushed::Stored { .. })), "{pushed:?}");
+    let again = wal.push(&name(SEGMENT), &mut source(&bytes), CODECS[0]);
+    assert!(matches!(again, Ok(Pushed::AlreadyPresent(_))), "{again:?}");
+    assert!(fetch(&of(scene.unlocked()), SEGMENT).unwrap() == bytes);
 }
 
 #[test]
