@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
-use pitr_console::RepositoryArguments;
+use pitr_console::{RepositoryArguments, Settings, SettingsError};
 use pitr_core::{ParseSystemIdentifierError, SystemIdentifier};
 
 /// Brings PostgreSQL clusters back from a pitr repository.
@@ -166,6 +166,20 @@ pub(crate) struct FindArguments {
 }
 
 impl Arguments {
+    /// The settings, for what a person typed: a path is where it is from here.
+    ///
+    /// # Errors
+    /// The configuration cannot be read.
+    pub(crate) fn settings(&self) -> Result<Settings, SettingsError> {
+        let mut settings = Settings::load(&self.repository)?;
+        if let Some(spool) = &self.spool {
+            // the server runs its command somewhere else
+            settings.spool = Some(std::path::absolute(spool).unwrap_or_else(|_| spool.clone()));
+        }
+        settings.prefetch = self.prefetch.or(settings.prefetch);
+        Ok(settings)
+    }
+
     /// `--system-identifier`, understood.
     pub(crate) fn system_identifier(
         &self,

@@ -13,7 +13,7 @@ mod stretch;
 mod summaries;
 
 use chrono::Utc;
-use pitr_console::{Console, Exit, Explain, Failure, Settings};
+use pitr_console::{Console, Exit, Explain, Failure};
 use pitr_core::{
     Finding, FoundEvent, ParseRecoveryTargetTimelineError, ParseSystemIdentifierError,
     ParseTransactionIdError, RecoveryTargetTimeline, SystemIdentifier, Thresholds, TransactionId,
@@ -133,30 +133,26 @@ fn carry_out(
     mut request: FindRequest,
     console: Console,
 ) -> Result<(), Failure> {
-    let settings = Settings::load(&arguments.repository)?;
-    let sources = Sources::open(&settings, request.system_identifier, console)?;
-    let cluster = sources.first()?;
+    let settings = arguments.settings()?;
+    let mut sources = Sources::open(&settings, request.system_identifier, console)?;
     request.search.threads = settings.threads;
-    let ground = Ground::survey(cluster, request.timeline, console)?;
-    let mut searched = search(&ground, &request.search, console)?;
+    let inventory = sources.inventory(console)?;
+    let mut ground = Ground::survey(inventory, request.timeline)?;
+    let mut searched = search(&mut ground, &sources, &request.search, console)?;
     searched
         .findings
         .retain(|finding| is_asked_for(finding, find, &request));
-    let mut reaches = Reaches::new(&ground);
+    let mut reaches = Reaches::new(&mut ground, &sources, console);
     // what holds for the last one holds for those before it
-    let mut findings: Vec<TimedFinding> = searched
-        .findings
-        .drain(..)
-        .rev()
-        .map(|finding| TimedFinding {
-            reach: reaches.to(finding.safe_lsn),
-            finding,
-        })
-        .collect();
+    let mut findings = Vec::with_capacity(searched.findings.len());
+    for finding in searched.findings.drain(..).rev() {
+        let reach = reaches.to(finding.safe_lsn)?;
+        findings.push(TimedFinding { finding, reach });
+    }
     findings.reverse();
     let report = FindReport {
         ground: &ground,
-        repository: cluster.store().location(),
+        sources: &sources,
         searched: &searched,
         findings: &findings,
         arguments,

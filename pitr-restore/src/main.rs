@@ -1,5 +1,6 @@
 //! restore_command and restores to any point: the reading side of a pitr repository.
 
+mod archived_log;
 mod arguments;
 mod asking_server;
 mod configuration;

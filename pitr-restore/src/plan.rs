@@ -41,6 +41,8 @@ pub(crate) struct RecoveryPlan {
     /// Whether the log has a gap close behind the target, or may have: a server
     /// that reads ahead of what it replays would stop at it before the target.
     pub(crate) gap_behind: bool,
+    /// Segments on the way that only a receiver's spool on this machine holds.
+    pub(crate) spooled_segments: u64,
     /// What the summaries between the backup and the target say.
     pub(crate) passed: Passed,
     /// What was looked at for it.
@@ -183,6 +185,7 @@ pub(crate) fn prove(
         coverage,
         point,
         gap_behind,
+        spooled_segments: 0,
         passed: Passed::default(),
         effort: Effort::default(),
         notes,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 
-use pitr_console::{Console, Exit, Explain, Failure, Settings};
+use pitr_console::{Console, Exit, Explain, Failure};
 use pitr_core::{
     ParseRecoveryTargetTimelineError, ParseSystemIdentifierError, RecoveryTargetTimeline,
 };
@@ -135,13 +135,12 @@ fn carry_out(
     request: &RescueRequest,
     console: Console,
 ) -> Result<(), Failure> {
-    let settings = Settings::load(&arguments.repository)?;
+    let settings = arguments.settings()?;
     let identifier = arguments
         .system_identifier()
         .map_err(|error| Failure::from_error(&error))?;
     let mut sources = Sources::open(&settings, identifier, console)?;
-    let cluster = sources.first()?;
-    let major = cluster.identity().major;
+    let major = sources.identity()?.major;
     let named_bin = rescue.pg_bin.as_deref().or(settings.pg_bin.as_deref());
     let tools = ServerTools::find(major, named_bin)?;
     for name in ["pg_dump", "psql"] {
@@ -154,8 +153,10 @@ fn carry_out(
             );
         }
     }
-    let ground = Ground::survey(cluster, request.timeline, console)?;
-    let found = BeforeFinding::look_up(&ground, request.before, settings.threads, console)?;
+    let inventory = sources.inventory(console)?;
+    let mut ground = Ground::survey(inventory, request.timeline)?;
+    let threads = settings.threads;
+    let found = BeforeFinding::look_up(&mut ground, &sources, request.before, threads, console)?;
     console.log(format!(
         "at {}: {}; the scratch copy stops just before LSN {}",
         request.before.0,
@@ -168,12 +169,12 @@ fn carry_out(
         &found.findings,
     )?;
     request.destination.check(&arriving(rescue, request))?;
-    let label = match Reaches::new(&ground).to(found.safe_lsn) {
+    let label = match Reaches::new(&mut ground, &sources, console).to(found.safe_lsn)? {
         Reach::From(label) => label,
         Reach::Not { reason, hint } => return Err(Failure::new(reason).with_hint_of(hint)),
     };
 
-    let info = cluster.backups().get(label)?;
+    let info = sources.backup_info(label);
     let original = info.and_then(|info| info.origin.data_directory);
     let parent = match &rescue.scratch {
         Some(parent) => std::path::absolute(parent)

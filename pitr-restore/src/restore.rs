@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use pitr_console::{ByteCount, Console, Elapsed, Exit, Failure, Progress, Settings};
 use pitr_core::RecoveryTargetTimeline;
-use pitr_store::Cluster;
 use pitr_store::backup::BackupReader;
 use serde_json::{Value, json};
 
@@ -56,18 +55,13 @@ fn restore(
     request: &RestoreRequest,
     console: Console,
 ) -> Result<(), Failure> {
-    let mut settings = Settings::load(&arguments.repository)?;
-    if let Some(spool) = &arguments.spool {
-        // typed by a person, and the server runs its command somewhere else
-        settings.spool = Some(std::path::absolute(spool).unwrap_or_else(|_| spool.clone()));
-    }
-    settings.prefetch = arguments.prefetch.or(settings.prefetch);
+    let settings = arguments.settings()?;
     let mut sources = Sources::open(&settings, request.system_identifier, console)?;
     let named;
     let request = match request.before {
         None => request,
         Some(id) => {
-            named = before(sources.first()?, request, id, settings.threads, console)?;
+            named = before(&mut sources, request, id, settings.threads, console)?;
             &named
         }
     };
@@ -235,14 +229,15 @@ fn restore(
 
 /// Looks up what `--before` names, and aims at the moment before it.
 fn before(
-    cluster: &Cluster,
+    sources: &mut Sources,
     request: &RestoreRequest,
     id: FindingId,
     threads: usize,
     console: Console,
 ) -> Result<RestoreRequest, Failure> {
-    let ground = Ground::survey(cluster, request.timeline, console)?;
-    let found = BeforeFinding::look_up(&ground, id, threads, console)?;
+    let inventory = sources.inventory(console)?;
+    let mut ground = Ground::survey(inventory, request.timeline)?;
+    let found = BeforeFinding::look_up(&mut ground, sources, id, threads, console)?;
     console.log(format!(
         "at {}: {}; recovery stops just before LSN {}",
         id.0,

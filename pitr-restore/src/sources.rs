@@ -1,12 +1,15 @@
 //! The repositories that a restore can draw from.
 
+use std::path::PathBuf;
+
 use pitr_console::{Console, Failure, Settings, choose_clusters, open_repository, repository_set};
 use pitr_core::SystemIdentifier;
-use pitr_store::Cluster;
-use pitr_store::backup::{BackupReader, Elsewhere, Label};
+use pitr_store::backup::{BackupInfo, BackupReader, Elsewhere, Label};
 use pitr_store::wal::WalArchive;
+use pitr_store::{Cluster, ClusterIdentity};
 
-use crate::plan::inventory::Inventory;
+use crate::archived_log::SpooledLog;
+use crate::plan::inventory::{Inventory, InventoryError};
 use crate::restore_command::{RestoreCommand, RestoreCommandError};
 
 /// One cluster in every repository that answers, in the order of the setting.
@@ -14,6 +17,10 @@ pub(crate) struct Sources {
     clusters: Vec<Cluster>,
     /// Addresses of all that are named, and whether each has answered.
     addresses: Vec<(String, bool)>,
+    /// Of a receiver on this machine.
+    spool: Option<PathBuf>,
+    /// Whether what is passed over was told.
+    told: bool,
 }
 
 impl Sources {
@@ -32,6 +39,8 @@ impl Sources {
             return Ok(Self {
                 clusters: choose_clusters(&[repository], system_identifier)?,
                 addresses: vec![((*one).to_owned(), true)],
+                spool: settings.spool.clone(),
+                told: false,
             });
         }
         let set = repository_set(settings)?;
@@ -58,6 +67,8 @@ impl Sources {
         let sources = Self {
             clusters: choose_clusters(&reached.repositories, system_identifier)?,
             addresses,
+            spool: settings.spool.clone(),
+            told: false,
         };
         for (location, failure) in failures {
             warn_of_doubt(&location, &failure, console);
@@ -65,8 +76,16 @@ impl Sources {
         Ok(sources)
     }
 
-    /// What all of them hold together.
+    /// What all of them hold together, and a receiver on this machine besides.
     pub(crate) fn inventory(&mut self, console: Console) -> Result<Inventory, Failure> {
+        // before the repositories: from there files only move into these
+        let spooled = match (&self.spool, self.clusters.first()) {
+            (Some(directory), Some(cluster)) => {
+                let looked = SpooledLog::look_into(directory, &cluster.identity());
+                Some(looked.map_err(InventoryError::from)?)
+            }
+            _ => None,
+        };
         let mut joined: Option<Inventory> = None;
         let mut failed = Vec::new();
         for cluster in &self.clusters {
@@ -76,7 +95,7 @@ impl Sources {
                 (Err(error), _) => failed.push((cluster.store().location(), error)),
             }
         }
-        let Some(joined) = joined else {
+        let Some(mut joined) = joined else {
             return Err(match failed.into_iter().next() {
                 Some((_, error)) => error.into(),
                 None => Failure::new("no repository was named"),
@@ -86,6 +105,12 @@ impl Sources {
             warn_of_doubt(&location, &error.into(), console);
             self.clusters
                 .retain(|cluster| cluster.store().location() != location);
+        }
+        if let Some(spooled) = spooled {
+            joined.add_spooled(spooled)?;
+        }
+        if !std::mem::replace(&mut self.told, true) {
+            tell_of_damage(&joined, console);
         }
         Ok(joined)
     }
@@ -126,12 +151,25 @@ impl Sources {
             .unwrap_or_else(|| Failure::new(format!("base backup {label} was removed meanwhile"))))
     }
 
-    /// The cluster in the first of them: a search reads the log of one
-    /// repository.
-    pub(crate) fn first(&self) -> Result<&Cluster, Failure> {
-        self.clusters
-            .first()
+    /// Whose they are.
+    pub(crate) fn identity(&self) -> Result<ClusterIdentity, Failure> {
+        let first = self.clusters.first();
+        first
+            .map(Cluster::identity)
             .ok_or_else(|| Failure::new("no repository was named"))
+    }
+
+    /// Where they lie, for people.
+    pub(crate) fn locations(&self) -> String {
+        let clusters = self.clusters.iter();
+        let locations: Vec<String> = clusters.map(|c| c.store().location()).collect();
+        locations.join(", ")
+    }
+
+    /// The description of a backup, from the first of them that has it.
+    pub(crate) fn backup_info(&self, label: Label) -> Option<BackupInfo> {
+        let mut clusters = self.clusters.iter();
+        clusters.find_map(|cluster| cluster.backups().get(label).ok().flatten())
     }
 
     /// The log in each of them.
@@ -187,6 +225,21 @@ fn copies(label: Label, others: &[Cluster], console: Console) -> Elsewhere {
             );
         },
     )
+}
+
+/// Says what of a repository is passed over.
+fn tell_of_damage(inventory: &Inventory, console: Console) {
+    for damaged in &inventory.damaged_backups {
+        let message = format!(
+            "base backup {} is passed over: {}",
+            damaged.label, damaged.error
+        );
+        console.warn(message, None, None);
+    }
+    for (timeline, error) in &inventory.damaged_histories {
+        let message = format!("timeline {timeline} is passed over: {error}");
+        console.warn(message, None, None);
+    }
 }
 
 fn warn_of_doubt(location: &str, failure: &Failure, console: Console) {

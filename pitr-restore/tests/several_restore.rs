@@ -229,3 +229,91 @@ fn while_one_is_away_a_target_is_reached_and_the_end_of_the_log_is_not_assumed()
         .unwrap();
     assert_eq!(values(&latest), "a,b");
 }
+
+#[test]
+fn a_search_a_finding_and_a_rescue_are_made_of_what_both_hold_together() {
+    let doubled = Doubled::start();
+    let original = &doubled.original;
+    let cluster = &original.cluster;
+    cluster.execute("CREATE TABLE gone (id int); INSERT INTO gone SELECT generate_series(1, 500)");
+    doubled.backup();
+    for value in ["a", "b", "c"] {
+        original.insert(value);
+        original.archive_all();
+    }
+    cluster.execute("DROP TABLE gone");
+    for value in ["d", "e"] {
+        original.insert(value);
+        original.archive_all();
+    }
+    let [first, second] = doubled.segments();
+    let lost = first.join("../../../backups");
+    fs::remove_dir_all(lost.join(&names(&lost)[0])).unwrap();
+    // every other segment is lost in each of them; of those that both have one
+    // copy is damaged, late in it
+    let segments = whole_segments(&first);
+    for (at, name) in segments.iter().enumerate() {
+        match at % 4 {
+            0 => fs::remove_file(first.join(name)).unwrap(),
+            1 => fs::remove_file(second.join(name)).unwrap(),
+            2 => damage(&first.join(name), content_byte),
+            _ => damage(&second.join(name), content_byte),
+        }
+    }
+    let both = ["--repo", doubled.second()];
+    let find = |words: &[&str]| -> serde_json::Value {
+        let output = original.restore_verb(&[&both, &["find", "--json"], words].concat());
+        succeeded(&output);
+        assert!(!said(&output).contains("WARNING"), "{}", said(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    // every record of the log is read, and none is missed
+    for words in [&["--dropped"][..], &["--table", "gone", "--min-rows", "1"]] {
+        let document = find(words);
+        let findings = document["findings"].as_array().unwrap();
+        assert_eq!(findings.len(), 1, "{document:#}");
+        assert_eq!(findings[0]["kind"], "drop");
+        assert_eq!(findings[0]["objects"][0]["name_is"], "certain");
+        assert_eq!(findings[0]["reachable"], true, "{document:#}");
+        assert_eq!(document["missing_segments"], serde_json::json!([]));
+    }
+    let everything = find(&["--large", "0"]);
+    let commits = everything["findings"].as_array().unwrap().iter();
+    let inserts = commits.filter(|found| found["kind"] == "large_transaction");
+    assert!(inserts.count() >= 6, "{everything:#}");
+    let drop = find(&["--dropped"]);
+    let id = drop["findings"][0]["id"].as_str().unwrap();
+
+    let copy = doubled.promoted("before", &["--before", id]);
+    assert_eq!(copy.sql("SELECT count(*) FROM gone"), "500");
+    assert_eq!(values(&copy), "a,b,c");
+    std::mem::drop(copy);
+
+    let file = original.place("gone.sql");
+    let scratch = original.places.folder("scratch").unwrap();
+    let words = ["table", "gone", "--before", id, "--into"];
+    let places = [
+        file.to_str().unwrap(),
+        "--scratch",
+        scratch.to_str().unwrap(),
+    ];
+    let output = original.restore_verb(&[&both[..], &words, &places].concat());
+    succeeded(&output);
+    assert!(
+        said(&output).contains("gone: 500 rows"),
+        "{}",
+        said(&output)
+    );
+
+    // one of them alone knows less, and says what is missing
+    let alone = original.restore_verb(&["find", "--large", "0"]);
+    succeeded(&alone);
+    let told = said(&alone);
+    assert!(told.contains("is not in the repository"), "{told}");
+    assert!(told.contains("is damaged in the repository"), "{told}");
+}
+
+/// A byte late in the data of an object, before the summary behind it.
+fn content_byte(bytes: usize) -> usize {
+    bytes.saturating_sub(3000).max(bytes / 2)
+}

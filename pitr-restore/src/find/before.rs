@@ -10,6 +10,7 @@ use super::ground::Ground;
 use super::range::{Bound, SearchRange};
 use super::report;
 use super::search::{SearchRequest, search};
+use crate::sources::Sources;
 
 /// How findings are called: the LSN of their record in one word.
 ///
@@ -68,14 +69,16 @@ impl BeforeFinding {
     /// # Errors
     /// No record begins there, or the log cannot be read.
     pub(crate) fn look_up(
-        ground: &Ground<'_>,
+        ground: &mut Ground,
+        sources: &Sources,
         id: FindingId,
         threads: usize,
         console: Console,
     ) -> Result<Self, Failure> {
         let lsn = id.0;
-        let mut stretches = ground.stretches.iter();
-        if !stretches.any(|stretch| stretch.contains(lsn)) {
+        let here = lsn..lsn.checked_add(1).unwrap_or(lsn);
+        let stretches = ground.stretches(&here)?;
+        if !stretches.iter().any(|stretch| stretch.contains(lsn)) {
             return Err(Failure::new(format!(
                 "LSN {lsn} is not in the archived log of timeline {}",
                 ground.timeline()
@@ -100,9 +103,9 @@ impl BeforeFinding {
             threads,
         };
         // a drop first: summaries lead there
-        let mut findings = search(ground, &request(true), console)?.findings;
+        let mut findings = search(ground, sources, &request(true), console)?.findings;
         if findings.is_empty() {
-            findings = search(ground, &request(false), console)?.findings;
+            findings = search(ground, sources, &request(false), console)?.findings;
             let is_more = |finding: &Finding| !is_mere_commit(finding);
             if findings.iter().any(is_more) {
                 findings.retain(is_more);

@@ -1,17 +1,16 @@
 //! Stretches of the log read on all cores, and handed on in their order.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use pitr_console::Progress;
 use pitr_core::{Digest, DigestBuilder, Interest, WalFileName};
-use pitr_store::WalArchive;
 use pitr_store::wal::FetchError;
 
 use super::stretch::{Piece, Stretch};
+use crate::archived_log::{ArchivedLog, LogError};
 
 /// Bytes of the log that are read at a time, about: a segment's beginning is
 /// read twice wherever a record goes on in it.
@@ -20,7 +19,7 @@ const RUN_BYTES: u64 = 64 << 20;
 const AHEAD: usize = 2;
 
 /// What came of reading a run.
-pub(super) type Read = Result<Digest, FetchError>;
+pub(super) type Read = Result<Digest, LogError>;
 
 /// The runs of consecutive pieces that `wanted` takes, each of some segments.
 pub(super) fn runs(stretch: &Stretch, wanted: &[bool], threads: usize) -> Vec<Range<usize>> {
@@ -48,7 +47,7 @@ pub(super) fn runs(stretch: &Stretch, wanted: &[bool], threads: usize) -> Vec<Ra
 /// # Errors
 /// The first of `follow`, which ends the reading.
 pub(super) fn read_runs<E: Send>(
-    archive: &WalArchive,
+    log: &ArchivedLog,
     stretch: &Stretch,
     runs: &[Range<usize>],
     interest: &Arc<Interest>,
@@ -70,7 +69,7 @@ pub(super) fn read_runs<E: Send>(
                     if !shelf.wait_for_room(index, window) {
                         return;
                     }
-                    let read = read_run(archive, stretch, run, interest, progress);
+                    let read = read_run(log, stretch, run, interest, progress);
                     shelf.put(index, read);
                 }
             });
@@ -87,70 +86,108 @@ pub(super) fn read_runs<E: Send>(
 }
 
 /// Reads the pieces of one run, and of the next as much as its last record needs.
+///
+/// What was read of a damaged copy is thrown away: where there is another copy
+/// of that segment, the run is read once more with it.
 pub(super) fn read_run(
-    archive: &WalArchive,
+    log: &ArchivedLog,
     stretch: &Stretch,
     run: &Range<usize>,
     interest: &Arc<Interest>,
     progress: &Progress,
 ) -> Read {
+    let mut copies = Copies::default();
+    let read = loop {
+        match read_copies(log, stretch, run, interest, &mut copies) {
+            Ok(digest) => break Ok(digest),
+            Err(Unread::Anew) => {}
+            Err(Unread::Failed(error)) => break Err(error),
+        }
+    };
+    let count = u64::try_from(run.len()).unwrap_or(u64::MAX);
+    progress.advance(count.saturating_mul(stretch.segment_bytes()));
+    read
+}
+
+/// Which copy of each segment is read, and why none before it.
+#[derive(Default)]
+struct Copies {
+    passed_over: BTreeMap<WalFileName, (usize, FetchError)>,
+}
+
+/// Why a run was not read.
+enum Unread {
+    /// A copy of a segment is damaged: the next one is to be tried.
+    Anew,
+    Failed(LogError),
+}
+
+fn read_copies(
+    log: &ArchivedLog,
+    stretch: &Stretch,
+    run: &Range<usize>,
+    interest: &Arc<Interest>,
+    copies: &mut Copies,
+) -> Result<Digest, Unread> {
     let pieces = stretch.pieces.get(run.clone()).unwrap_or(&[]);
     let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
         return Ok(Digest::default());
     };
-    let size = archive.cluster().segment_size;
+    let size = log.identity().segment_size;
     let mut builder = DigestBuilder::new(first.number, last.until, size, Arc::clone(interest));
     if matches!(last.name, WalFileName::Partial(_)) {
         builder = builder.may_end();
     }
     for piece in pieces {
-        feed(archive, piece, &mut builder, false)?;
-        progress.advance(size.bytes());
+        copies.feed(log, piece, &mut |bytes| {
+            builder.feed(bytes);
+            true
+        })?;
     }
     for piece in stretch.pieces.get(run.end..).unwrap_or(&[]) {
         if !builder.wants_more() {
             break;
         }
-        feed(archive, piece, &mut builder, true)?;
+        copies.feed(log, piece, &mut |bytes| {
+            let wants_more = builder.wants_more();
+            if wants_more {
+                builder.feed(bytes);
+            }
+            wants_more
+        })?;
     }
     Ok(builder.finish())
 }
 
-fn feed(
-    archive: &WalArchive,
-    piece: &Piece,
-    builder: &mut DigestBuilder,
-    only_what_is_needed: bool,
-) -> Result<(), FetchError> {
-    let mut sink = Sink {
-        builder,
-        only_what_is_needed,
-        has_enough: false,
-    };
-    match archive.fetch_to(&piece.name, &mut sink) {
-        Err(FetchError::Sink(_)) if sink.has_enough => Ok(()),
-        read => read.map(|_| ()),
-    }
-}
-
-struct Sink<'b> {
-    builder: &'b mut DigestBuilder,
-    only_what_is_needed: bool,
-    has_enough: bool,
-}
-
-impl Write for Sink<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.only_what_is_needed && !self.builder.wants_more() {
-            self.has_enough = true;
-            return Err(io::Error::other("the rest is not needed"));
+impl Copies {
+    fn feed(
+        &mut self,
+        log: &ArchivedLog,
+        piece: &Piece,
+        sink: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), Unread> {
+        let passed_over = self.passed_over.get(&piece.name);
+        let mut copy = passed_over.map_or(0, |(copy, _)| *copy);
+        match log.read_copy(&piece.name, &mut copy, sink) {
+            Ok(true) => Ok(()),
+            // no copy is left: the first one's damage is told
+            Ok(false) => Err(Unread::Failed(LogError::Damaged(
+                match self.passed_over.remove(&piece.name) {
+                    Some((_, error)) => error,
+                    None => FetchError::Absent { name: piece.name },
+                },
+            ))),
+            Err(LogError::Damaged(error)) => {
+                match self.passed_over.get_mut(&piece.name) {
+                    Some((passed, _)) => *passed = copy,
+                    None => {
+                        self.passed_over.insert(piece.name, (copy, error));
+                    }
+                }
+                Err(Unread::Anew)
+            }
+            Err(error) => Err(Unread::Failed(error)),
         }
-        self.builder.feed(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

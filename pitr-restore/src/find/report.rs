@@ -14,6 +14,7 @@ use super::reach::Reach;
 use super::search::Searched;
 use crate::arguments::Arguments;
 use crate::restore_command::has_password;
+use crate::sources::Sources;
 
 /// Most objects that a line names.
 const MAX_NAMED: usize = 5;
@@ -27,8 +28,8 @@ pub(super) struct TimedFinding {
 
 /// What was found, and in what.
 pub(super) struct FindReport<'a> {
-    pub(super) ground: &'a Ground<'a>,
-    pub(super) repository: String,
+    pub(super) ground: &'a Ground,
+    pub(super) sources: &'a Sources,
     pub(super) searched: &'a Searched,
     pub(super) findings: &'a [TimedFinding],
     pub(super) arguments: &'a Arguments,
@@ -180,6 +181,7 @@ impl FindReport<'_> {
                 "--encryption-key-file",
                 path(&repository.encryption_key_file),
             ),
+            ("--spool", path(&arguments.spool)),
             ("--system-identifier", arguments.system_identifier.clone()),
         ] {
             if let Some(value) = value {
@@ -191,7 +193,7 @@ impl FindReport<'_> {
 
     /// Where the original lies: a copy beside it is on the same disk.
     fn directory(&self, label: pitr_store::backup::Label) -> String {
-        let info = self.ground.cluster.backups().get(label).ok().flatten();
+        let info = self.sources.backup_info(label);
         let original = info.and_then(|info| info.origin.data_directory);
         original.map_or_else(
             || "/var/tmp/pitr".to_owned(),
@@ -202,8 +204,8 @@ impl FindReport<'_> {
     /// The same for programs.
     pub(super) fn json(&self) -> Value {
         json!({
-            "repository": self.repository,
-            "system_identifier": self.ground.cluster.identity().system_identifier,
+            "repository": self.sources.locations(),
+            "system_identifier": self.ground.log().identity().system_identifier,
             "timeline": self.ground.timeline(),
             "from": self.searched.begin,
             "until": self.searched.end,

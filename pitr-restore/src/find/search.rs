@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use pitr_console::{Console, Failure, Progress};
-use pitr_core::{Finding, Follower, Interest, Lsn, NoCatalogFiles, SegmentName, Thresholds};
+use pitr_core::{
+    Finding, Follower, Interest, Lsn, NoCatalogFiles, SegmentName, Thresholds, TransactionId,
+};
 use pitr_store::backup::Label;
 
 use super::catalog_files::BackupCatalogs;
@@ -14,6 +16,8 @@ use super::ground::Ground;
 use super::range::SearchRange;
 use super::stretch::Stretch;
 use super::summaries;
+use crate::archived_log::LogError;
+use crate::sources::Sources;
 
 /// How often a search begins anew because a catalog has moved to another file.
 const MAX_PASSES: usize = 16;
@@ -62,14 +66,24 @@ struct Leg {
 /// # Errors
 /// The store failed. What cannot be read of the log itself is warned of.
 pub(crate) fn search(
-    ground: &Ground<'_>,
+    ground: &mut Ground,
+    sources: &Sources,
     request: &SearchRequest,
     console: Console,
 ) -> Result<Searched, Failure> {
     let mut searched = Searched::default();
+    let xid = request.thresholds.xid.and_then(TransactionId::new);
+    let extent = ground.extent(&request.range, xid)?;
+    let stretches = ground.stretches(&extent)?;
+    let scene = Scene {
+        ground,
+        sources,
+        request,
+        console,
+    };
     let mut last_searched: Option<&Stretch> = None;
-    for stretch in &ground.stretches {
-        let range = pieces_of(ground, stretch, request);
+    for stretch in &stretches {
+        let range = pieces_of(stretch, &extent);
         if range.is_empty() {
             continue;
         }
@@ -77,18 +91,18 @@ pub(crate) fn search(
             searched.gaps.extend(before.missing_behind());
         }
         last_searched = Some(stretch);
-        let size = ground.segment_size();
+        let size = scene.ground.segment_size();
         let first = stretch.pieces.get(range.start);
         let last = stretch.pieces.get(range.end - 1);
         let begin = first.map(|piece| piece.number.start(size));
         searched.begin = searched.begin.or(begin);
         searched.end = last.map(|piece| piece.until);
-        for leg in legs(ground, stretch, &range) {
-            go_along(ground, stretch, &leg, request, console, &mut searched)?;
+        for leg in legs(scene.ground, stretch, &range) {
+            scene.go_along(stretch, &leg, &mut searched)?;
         }
     }
     let range = &request.range;
-    let size = ground.segment_size();
+    let size = scene.ground.segment_size();
     searched
         .findings
         .retain(|finding| range.contains(finding, size));
@@ -97,30 +111,30 @@ pub(crate) fn search(
     Ok(searched)
 }
 
-/// The pieces of a stretch that the range asks for.
-fn pieces_of(ground: &Ground<'_>, stretch: &Stretch, request: &SearchRequest) -> Range<usize> {
-    let (range, size) = (&request.range, ground.segment_size());
-    let archive = ground.cluster.wal();
+/// What a search has to do with, wherever it is.
+#[derive(Clone, Copy)]
+struct Scene<'s> {
+    ground: &'s Ground,
+    sources: &'s Sources,
+    request: &'s SearchRequest,
+    console: Console,
+}
+
+/// The pieces of a stretch that lie in the extent.
+fn pieces_of(stretch: &Stretch, extent: &Range<Lsn>) -> Range<usize> {
     let count = stretch.pieces.len();
-    let begin = match (range.begin_lsn(size), range.begin_time()) {
-        (Some(lsn), _) => stretch.index_of(lsn),
-        // times are not in the order of the log
-        (None, Some(time)) => summaries::first_at(&archive, stretch, time).saturating_sub(1),
-        (None, None) => 0,
+    let begin = stretch.index_of(extent.start).min(count);
+    let last = extent.end.checked_sub(1).unwrap_or(extent.end);
+    let end = if last < stretch.begin() {
+        0
+    } else {
+        (stretch.index_of(last) + 1).min(count)
     };
-    let end = match (range.end_lsn(size), range.end_time()) {
-        (Some(lsn), _) => {
-            let last = lsn.checked_sub(1).unwrap_or(lsn);
-            (stretch.index_of(last) + 1).min(if last < stretch.begin() { 0 } else { count })
-        }
-        (None, Some(time)) => (summaries::first_at(&archive, stretch, time) + 2).min(count),
-        (None, None) => count,
-    };
-    begin.min(count)..end.max(begin.min(count))
+    begin..end.max(begin)
 }
 
 /// Divides a range where a base backup gives names that were not known before.
-fn legs(ground: &Ground<'_>, stretch: &Stretch, range: &Range<usize>) -> Vec<Leg> {
+fn legs(ground: &Ground, stretch: &Stretch, range: &Range<usize>) -> Vec<Leg> {
     let size = ground.segment_size();
     let begin = stretch
         .pieces
@@ -167,103 +181,103 @@ fn legs(ground: &Ground<'_>, stretch: &Stretch, range: &Range<usize>) -> Vec<Leg
     ]
 }
 
-/// Reads one leg, as often as catalogs turn out to lie elsewhere.
-fn go_along(
-    ground: &Ground<'_>,
-    stretch: &Stretch,
-    leg: &Leg,
-    request: &SearchRequest,
-    console: Console,
-    searched: &mut Searched,
-) -> Result<(), Failure> {
-    let mut base = match leg.base {
-        None => None,
-        Some(label) => {
-            let reader = ground.cluster.backups().open(label)?;
-            reader.map(BackupCatalogs::new)
-        }
-    };
-    let archive = ground.cluster.wal();
-    let pieces = stretch.pieces.get(leg.pieces.clone()).unwrap_or(&[]);
-    let is_all = |index: usize| !request.thresholds.drops_only && index >= leg.in_range;
-    // where all of it is read nothing has to be asked before
-    let asked = if is_all(leg.pieces.start) {
-        Vec::new()
-    } else {
-        pieces.to_vec()
-    };
-    let (hints, moved) = summaries::hints(&archive, &asked, request.threads);
-    let mut catalog_files: HashSet<u32> = moved.into_iter().collect();
-    if let Some(base) = &mut base {
-        catalog_files.extend(base.moved_files());
-    }
-    searched.segments += u64::try_from(pieces.len()).unwrap_or(u64::MAX);
-    for _ in 0..MAX_PASSES {
-        // summaries do not tell of rows in files that catalogs moved to
-        let everything = !catalog_files.is_empty();
-        let wanted: Vec<bool> = (0..stretch.pieces.len())
-            .map(|index| {
-                let hint = index
-                    .checked_sub(leg.pieces.start)
-                    .and_then(|index| hints.get(index));
-                leg.pieces.contains(&index)
-                    && (everything || is_all(index) || hint.is_some_and(|hint| hint.has_changes))
-            })
-            .collect();
-        let interest = Arc::new(Interest {
-            catalog_files: catalog_files.clone(),
-            rows: !request.thresholds.drops_only,
-            quiet_micros: request.quiet_micros,
-        });
-        let files: Box<dyn pitr_core::CatalogFiles> = match &base {
-            Some(base) => Box::new(base.clone()),
-            None => Box::new(NoCatalogFiles),
-        };
-        let mut pass = Pass {
+impl Scene<'_> {
+    /// Reads one leg, as often as catalogs turn out to lie elsewhere.
+    fn go_along(
+        &self,
+        stretch: &Stretch,
+        leg: &Leg,
+        searched: &mut Searched,
+    ) -> Result<(), Failure> {
+        let Self {
             ground,
-            stretch,
+            sources,
             request,
-            interest,
             console,
-            follower: Follower::new(
-                files,
-                ground.cluster.identity().major,
-                request.thresholds.clone(),
-                request.quiet_micros,
-            ),
-            findings: Vec::new(),
-            segments_read: 0,
+        } = *self;
+        let mut base = match leg.base {
+            None => None,
+            Some(label) => Some(BackupCatalogs::new(sources.open_backup(label, console)?)),
         };
-        pass.run(leg, &wanted)?;
-        for trouble in base.iter().flat_map(BackupCatalogs::troubles) {
-            let message = format!("names are not all known: {trouble}");
-            console.warn(message, None, None);
+        let pieces = stretch.pieces.get(leg.pieces.clone()).unwrap_or(&[]);
+        let is_all = |index: usize| !request.thresholds.drops_only && index >= leg.in_range;
+        // where all of it is read nothing has to be asked before
+        let asked = if is_all(leg.pieces.start) {
+            Vec::new()
+        } else {
+            pieces.to_vec()
+        };
+        let (hints, moved) = summaries::hints(ground.log(), &asked, request.threads);
+        let mut catalog_files: HashSet<u32> = moved.into_iter().collect();
+        if let Some(base) = &mut base {
+            catalog_files.extend(base.moved_files());
         }
-        let moved = pass.follower.moved();
-        if !moved.is_subset(&catalog_files) {
-            catalog_files.extend(moved);
-            continue;
+        searched.segments += u64::try_from(pieces.len()).unwrap_or(u64::MAX);
+        for _ in 0..MAX_PASSES {
+            // summaries do not tell of rows in files that catalogs moved to
+            let everything = !catalog_files.is_empty();
+            let wanted: Vec<bool> = (0..stretch.pieces.len())
+                .map(|index| {
+                    let hint = index
+                        .checked_sub(leg.pieces.start)
+                        .and_then(|index| hints.get(index));
+                    leg.pieces.contains(&index)
+                        && (everything
+                            || is_all(index)
+                            || hint.is_some_and(|hint| hint.has_changes))
+                })
+                .collect();
+            let interest = Arc::new(Interest {
+                catalog_files: catalog_files.clone(),
+                rows: !request.thresholds.drops_only,
+                quiet_micros: request.quiet_micros,
+            });
+            let files: Box<dyn pitr_core::CatalogFiles> = match &base {
+                Some(base) => Box::new(base.clone()),
+                None => Box::new(NoCatalogFiles),
+            };
+            let mut pass = Pass {
+                scene: *self,
+                stretch,
+                interest,
+                follower: Follower::new(
+                    files,
+                    ground.log().identity().major,
+                    request.thresholds.clone(),
+                    request.quiet_micros,
+                ),
+                findings: Vec::new(),
+                segments_read: 0,
+            };
+            pass.run(leg, &wanted)?;
+            for trouble in base.iter().flat_map(BackupCatalogs::troubles) {
+                let message = format!("names are not all known: {trouble}");
+                console.warn(message, None, None);
+            }
+            let moved = pass.follower.moved();
+            if !moved.is_subset(&catalog_files) {
+                catalog_files.extend(moved);
+                continue;
+            }
+            searched.segments_read += pass.segments_read;
+            let told = pass.findings.into_iter();
+            let in_leg = told.filter(|finding| leg.report.contains(&finding.lsn));
+            searched.findings.extend(in_leg);
+            searched.names_from.extend(leg.base);
+            return Ok(());
         }
-        searched.segments_read += pass.segments_read;
-        let told = pass.findings.into_iter();
-        let in_leg = told.filter(|finding| leg.report.contains(&finding.lsn));
-        searched.findings.extend(in_leg);
-        searched.names_from.extend(leg.base);
-        return Ok(());
+        Err(
+            Failure::new("the catalogs were moved too often to be followed in one search")
+                .with_hint("Narrow the range with --from and --until."),
+        )
     }
-    Err(
-        Failure::new("the catalogs were moved too often to be followed in one search")
-            .with_hint("Narrow the range with --from and --until."),
-    )
 }
 
 /// One reading of a leg.
 struct Pass<'p> {
-    ground: &'p Ground<'p>,
+    scene: Scene<'p>,
     stretch: &'p Stretch,
-    request: &'p SearchRequest,
     interest: Arc<Interest>,
-    console: Console,
     follower: Follower<'p>,
     findings: Vec<Finding>,
     segments_read: u64,
@@ -271,11 +285,11 @@ struct Pass<'p> {
 
 impl Pass<'_> {
     fn run(&mut self, leg: &Leg, wanted: &[bool]) -> Result<(), Failure> {
-        let threads = self.request.threads;
+        let threads = self.scene.request.threads;
         let runs = digests::runs(self.stretch, wanted, threads);
         let to_read: u64 = runs.iter().map(|run| self.bytes_of(run)).sum();
-        let progress = Progress::start(self.console, "searching", to_read);
-        let archive = self.ground.cluster.wal();
+        let progress = Progress::start(self.scene.console, "searching", to_read);
+        let log = self.scene.ground.log();
         let (stretch, interest) = (self.stretch, Arc::clone(&self.interest));
         let mut position = leg.pieces.start;
         let follow = |index: usize, read: Read| -> Result<(), Failure> {
@@ -287,9 +301,7 @@ impl Pass<'_> {
             position = run.end;
             Ok(())
         };
-        digests::read_runs(
-            &archive, stretch, &runs, &interest, threads, &progress, follow,
-        )?;
+        digests::read_runs(log, stretch, &runs, &interest, threads, &progress, follow)?;
         self.go_on_until(position, leg.pieces.end, &progress)?;
         progress.finish();
         Ok(())
@@ -298,13 +310,13 @@ impl Pass<'_> {
     /// Reads pieces that seemed to be of no interest as long as a transaction
     /// that changes catalogs has not ended.
     fn go_on_until(&mut self, from: usize, end: usize, progress: &Progress) -> Result<(), Failure> {
-        let archive = self.ground.cluster.wal();
+        let log = self.scene.ground.log();
         for index in from..end {
             if !self.follower.has_open_changes() {
                 break;
             }
             let run = index..index + 1;
-            let read = digests::read_run(&archive, self.stretch, &run, &self.interest, progress);
+            let read = digests::read_run(log, self.stretch, &run, &self.interest, progress);
             self.take(&run, read, progress)?;
         }
         Ok(())
@@ -321,9 +333,7 @@ impl Pass<'_> {
                 }
             }
             // of the store, and not of one segment
-            Err(error @ pitr_store::FetchError::Store(_)) => {
-                return Err(Failure::from_error(&error).with_hint_of(error.hint()));
-            }
+            Err(error @ (LogError::Store(_) | LogError::Spool(_))) => return Err(error.into()),
             Err(error) => {
                 progress.say(|console| {
                     let detail = "What happened in it is not known.";

@@ -1,12 +1,14 @@
 //! The archived log along a path of timelines, segment by segment.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use pitr_core::{
     Lsn, SegmentName, SegmentNumber, TimelineHistory, TimelineId, TimelinePath, WalFileName,
     WalSegmentSize,
 };
-use pitr_store::{StoreError, WalArchive};
+
+use crate::plan::inventory::{Inventory, InventoryError};
 
 /// A segment on the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,39 +27,41 @@ pub(crate) struct Stretch {
 }
 
 impl Stretch {
-    /// The archived segments along `history`, oldest first, divided where
-    /// segments are missing.
+    /// The archived segments along `history` that lie in `extent`, oldest
+    /// first, divided where segments are missing. No folder beyond it is listed.
     ///
     /// # Errors
     /// The store failed.
-    pub(crate) fn all(
-        archive: &WalArchive,
+    pub(crate) fn along(
+        inventory: &mut Inventory,
         history: &TimelineHistory,
-    ) -> Result<Vec<Stretch>, StoreError> {
-        let size = archive.cluster().segment_size;
+        extent: &Range<Lsn>,
+    ) -> Result<Vec<Stretch>, InventoryError> {
+        let size = inventory.wal().size();
         let mut pieces: BTreeMap<SegmentNumber, Piece> = BTreeMap::new();
         for (timeline, begin, end) in ranges(history) {
+            let begin = begin.max(extent.start);
+            let until = end.map_or(extent.end, |end| end.min(extent.end));
+            if begin >= until {
+                continue;
+            }
+            inventory.look_between(timeline, begin, until)?;
             let first = SegmentNumber::containing(begin, size);
-            let last = end.map(|end| SegmentNumber::last_before(end, size));
-            for file in archive.content(timeline)?.files {
-                let (WalFileName::Segment(name) | WalFileName::Partial(name)) = file.name else {
-                    continue;
-                };
-                let Ok(number) = name.number(size) else {
-                    continue;
-                };
-                if number < first || last.is_some_and(|last| number > last) {
-                    continue;
-                }
-                let until = end.map_or(number.end(size), |end| end.min(number.end(size)));
+            let bounds = first..=SegmentNumber::last_before(until, size);
+            let wal = inventory.wal();
+            let whole = wal.segments(timeline, bounds.clone());
+            let whole = whole.map(|number| (number, WalFileName::Segment as fn(_) -> _));
+            let partial = wal.partials(timeline, bounds);
+            let partial = partial.map(|number| (number, WalFileName::Partial as fn(_) -> _));
+            for (number, kind) in whole.chain(partial) {
                 let piece = Piece {
-                    name: file.name,
+                    name: kind(SegmentName::new(timeline, number, size)),
                     number,
-                    until,
+                    until: end.map_or(number.end(size), |end| end.min(number.end(size))),
                 };
                 // the whole one before the partial one, the child's before the parent's
                 match pieces.get(&number) {
-                    Some(known) if !is_better(&file.name, &known.name) => {}
+                    Some(known) if !is_better(&piece.name, &known.name) => {}
                     _ => {
                         pieces.insert(number, piece);
                     }

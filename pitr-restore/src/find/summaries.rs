@@ -3,10 +3,10 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pitr_core::{SegmentSummary, Timestamp};
-use pitr_store::WalArchive;
+use pitr_core::SegmentSummary;
 
-use super::stretch::{Piece, Stretch};
+use super::stretch::Piece;
+use crate::archived_log::ArchivedLog;
 
 /// What a search needs to know of a segment before it reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,11 +20,7 @@ pub(super) struct Hint {
 
 /// Asks the summaries of `pieces`, on several threads; also gives the files
 /// that catalogs have moved to.
-pub(super) fn hints(
-    archive: &WalArchive,
-    pieces: &[Piece],
-    threads: usize,
-) -> (Vec<Hint>, Vec<u32>) {
+pub(super) fn hints(log: &ArchivedLog, pieces: &[Piece], threads: usize) -> (Vec<Hint>, Vec<u32>) {
     let next = AtomicUsize::new(0);
     let asked: Mutex<Vec<(usize, Hint)>> = Mutex::new(Vec::with_capacity(pieces.len()));
     let moved: Mutex<Vec<u32>> = Mutex::new(Vec::new());
@@ -38,7 +34,7 @@ pub(super) fn hints(
                         break;
                     };
                     // whatever is wrong with it shows when the segment is read
-                    let summary = archive.summary(&piece.name).ok().flatten();
+                    let summary = log.summary(&piece.name).ok().flatten();
                     if let Some(changes) = summary.as_ref().and_then(|s| s.catalog_changes.as_ref())
                     {
                         own_moved.extend_from_slice(&changes.moved);
@@ -78,27 +74,4 @@ fn hint(summary: Option<&SegmentSummary>) -> Hint {
         has_changes: changes.records > 0 || !changes.moved.is_empty() || has_drops,
         is_told: true,
     }
-}
-
-/// The first piece in which a transaction ended at `time` or later, their
-/// number if there is none, found by halves. Times are not in the order of the
-/// log, so that this may be one piece too far.
-pub(super) fn first_at(archive: &WalArchive, stretch: &Stretch, time: Timestamp) -> usize {
-    let pieces = &stretch.pieces;
-    // segments without the end of a transaction say nothing: the next that has one does
-    let latest_from = |from: usize, below: usize| -> Option<Timestamp> {
-        pieces.get(from..below)?.iter().find_map(|piece| {
-            let summary = archive.summary_or_scan(&piece.name).ok()?;
-            Some(summary.latest_end?.time)
-        })
-    };
-    let (mut low, mut high) = (0, pieces.len());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        match latest_from(middle, high) {
-            Some(latest) if latest < time => low = middle + 1,
-            Some(_) | None => high = middle,
-        }
-    }
-    low
 }

@@ -1,28 +1,33 @@
 //! What the repository holds of a cluster, as far as a plan needs to know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use pitr_console::Explain;
 use pitr_core::{
-    BackupManifest, Lsn, SegmentName, SystemIdentifier, TimelineHistory, TimelineId, TimelinePath,
-    WalFileName,
+    BackupManifest, Lsn, SegmentName, SegmentNumber, SystemIdentifier, TimelineHistory, TimelineId,
+    TimelinePath, WalFileName,
 };
 use pitr_store::backup::{
     Archive, BackupInfo, BackupReadError, BackupReader, BackupSource, DamagedBackup, Label,
 };
-use pitr_store::wal::{FetchError, WalArchive};
+use pitr_store::spool::SpoolError;
+use pitr_store::wal::FetchError;
 use pitr_store::{Cluster, StoreError};
 
 use super::choice::BackupFacts;
 use super::wal::ArchivedWal;
+use crate::archived_log::{ArchivedLog, SpooledLog};
 
 /// The backups and timelines of one cluster, and of its segments what has been
 /// looked for: an archive may hold a hundred thousand, of which a recovery
 /// passes a few.
 #[derive(Debug)]
 pub(crate) struct Inventory {
-    /// The log in each repository.
-    archives: Vec<WalArchive>,
+    log: ArchivedLog,
+    /// Timelines of which there is anything.
+    timelines: BTreeSet<TimelineId>,
     pub(crate) backups: Vec<BackupFacts>,
     /// Backups that cannot be used, with the reason.
     pub(crate) damaged_backups: Vec<DamagedBackup>,
@@ -36,6 +41,8 @@ pub(crate) struct Inventory {
     logs: BTreeMap<TimelineId, BTreeSet<u32>>,
     /// Log folders that were listed.
     listed: BTreeSet<(TimelineId, u32)>,
+    /// Segments that a receiver holds and no repository does.
+    spooled_alone: BTreeSet<SegmentName>,
 }
 
 /// Why the repository could not be listed.
@@ -47,6 +54,17 @@ pub(crate) enum InventoryError {
     /// A backup's description could not be read.
     #[error(transparent)]
     Backup(#[from] BackupReadError),
+    /// A receiver's spool could not be read.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The spool tells another thing of a timeline than the repository.
+    #[error("\"{}\" holds another history of timeline {timeline} than the repository", folder.display())]
+    SpooledHistory {
+        /// The spool.
+        folder: PathBuf,
+        /// The timeline.
+        timeline: TimelineId,
+    },
     /// Two repositories tell different things of the same timeline.
     #[error("two repositories hold different histories of timeline {timeline}")]
     Histories {
@@ -66,6 +84,12 @@ impl Explain for InventoryError {
         match self {
             Self::Store(error) => error.hint(),
             Self::Backup(error) => error.hint(),
+            Self::Spool(error) => error.hint(),
+            Self::SpooledHistory { .. } => Some(
+                "The receiver followed another server than the one that archived it. --spool names \
+                 another folder, one that need not exist."
+                    .to_owned(),
+            ),
             Self::Histories { .. } | Self::Backups { .. } => Some(
                 "Name the one to restore from with --repo; \"pitr-archive sync --dry-run\" and \
                  \"pitr-archive list\" show what each of them holds."
@@ -85,7 +109,8 @@ impl Inventory {
         let archive = cluster.wal();
         let mut histories = BTreeMap::new();
         let mut damaged_histories = Vec::new();
-        for timeline in archive.timelines()? {
+        let timelines = archive.timelines()?;
+        for timeline in timelines.iter().copied() {
             match archive.history(timeline) {
                 Ok(Some(history)) if timeline != TimelineId::FIRST => {
                     histories.insert(timeline, history);
@@ -102,28 +127,16 @@ impl Inventory {
         }
         Ok(Self {
             wal: ArchivedWal::new(cluster.identity().segment_size),
-            archives: vec![archive],
+            log: ArchivedLog::of(archive),
+            timelines: timelines.into_iter().collect(),
             backups,
             damaged_backups: listing.damaged,
             histories,
             damaged_histories,
             logs: BTreeMap::new(),
             listed: BTreeSet::new(),
+            spooled_alone: BTreeSet::new(),
         })
-    }
-
-    /// The same, with every segment that there is.
-    ///
-    /// # Errors
-    /// Of the store.
-    pub(crate) fn take_whole(cluster: &Cluster) -> Result<Self, InventoryError> {
-        let mut inventory = Self::take(cluster)?;
-        for timeline in cluster.wal().timelines()? {
-            for log in inventory.logs(timeline)? {
-                inventory.look_into(timeline, log)?;
-            }
-        }
-        Ok(inventory)
     }
 
     /// What was looked for so far.
@@ -131,17 +144,32 @@ impl Inventory {
         &self.wal
     }
 
-    /// The log in each repository, in the order of the setting.
-    pub(crate) fn archives(&self) -> &[WalArchive] {
-        &self.archives
+    /// The log wherever it lies.
+    pub(crate) fn log(&self) -> &ArchivedLog {
+        &self.log
+    }
+
+    /// Timelines of which there is log or a history, ascending.
+    pub(crate) fn timelines(&self) -> &BTreeSet<TimelineId> {
+        &self.timelines
+    }
+
+    /// The history of a timeline, as far as it is known.
+    pub(crate) fn history_of(&self, timeline: TimelineId) -> TimelineHistory {
+        let known = self.histories.get(&timeline).cloned();
+        known.unwrap_or_else(|| TimelineHistory::root(timeline))
+    }
+
+    /// Segments up to `end` on `path` that only the receiver's spool holds.
+    pub(crate) fn spooled_alone(&self, path: &TimelinePath, end: Lsn) -> u64 {
+        let on_way = path.segments_until(end, self.wal.size());
+        let count = on_way.filter(|segment| self.spooled_alone.contains(segment));
+        u64::try_from(count.count()).unwrap_or(u64::MAX)
     }
 
     /// Whose log it is.
     pub(crate) fn system_identifier(&self) -> SystemIdentifier {
-        let archive = self.archives.first();
-        archive.map_or(SystemIdentifier::new(0), |archive| {
-            archive.cluster().system_identifier
-        })
+        self.log.identity().system_identifier
     }
 
     /// How many folders of segments were listed.
@@ -182,26 +210,66 @@ impl Inventory {
                 break;
             }
             let end = step.end.map_or(until, |end| end.min(until));
-            let folders = log_of(step.begin)..=log_of(end);
-            for log in self.logs(step.timeline)? {
-                if folders.contains(&log) {
-                    self.look_into(step.timeline, log)?;
-                }
+            self.look_between(step.timeline, step.begin, end)?;
+        }
+        Ok(())
+    }
+
+    /// Looks for every segment of a timeline from `begin` to `end`.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub(crate) fn look_between(
+        &mut self,
+        timeline: TimelineId,
+        begin: Lsn,
+        end: Lsn,
+    ) -> Result<(), InventoryError> {
+        let folders = log_of(begin)..=log_of(end);
+        for log in self.logs(timeline)? {
+            if folders.contains(&log) {
+                self.look_into(timeline, log)?;
             }
         }
         Ok(())
+    }
+
+    /// Looks for the first segment of a timeline.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub(crate) fn first_of(
+        &mut self,
+        timeline: TimelineId,
+    ) -> Result<Option<SegmentNumber>, InventoryError> {
+        for log in self.logs(timeline)? {
+            self.look_into(timeline, log)?;
+            let first = self.wal.first(timeline);
+            if first.is_some() {
+                return Ok(first);
+            }
+        }
+        Ok(None)
     }
 
     fn logs(&mut self, timeline: TimelineId) -> Result<BTreeSet<u32>, InventoryError> {
         if let Some(known) = self.logs.get(&timeline) {
             return Ok(known.clone());
         }
-        let mut logs = BTreeSet::new();
-        for archive in &self.archives {
-            logs.extend(archive.log_folders(timeline)?);
-        }
+        let mut logs = self.log.log_folders(timeline)?;
+        let size = self.wal.size();
+        logs.extend(self.spooled().filter_map(|(segment, _)| {
+            let begin = segment.start(size).ok()?;
+            (segment.timeline() == timeline).then(|| log_of(begin))
+        }));
         self.logs.insert(timeline, logs.clone());
         Ok(logs)
+    }
+
+    fn spooled(&self) -> impl Iterator<Item = (SegmentName, WalFileName)> + '_ {
+        let spooled = self.log.spooled().into_iter();
+        let files = spooled.flat_map(SpooledLog::segments);
+        files.filter_map(|name| Some((name.segment()?, name)))
     }
 
     fn look_into(&mut self, timeline: TimelineId, log: u32) -> Result<(), InventoryError> {
@@ -209,17 +277,35 @@ impl Inventory {
             return Ok(());
         }
         let size = self.wal.size();
-        for archive in &self.archives {
-            let content = archive.content_of(timeline, [log])?;
-            let ranges = content.ranges().into_iter().filter_map(|range| {
-                Some(range.first.number(size).ok()?..=range.last.number(size).ok()?)
-            });
-            let partials = content.files.iter().filter_map(|file| match file.name {
-                WalFileName::Partial(segment) => Some(segment),
-                _ => None,
-            });
-            self.wal.add(timeline, ranges, partials);
+        let archived = self.log.files_of(timeline, log)?;
+        let spooled = self.spooled().filter(|(segment, _)| {
+            let begin = segment.start(size).ok();
+            segment.timeline() == timeline && begin.is_some_and(|begin| log_of(begin) == log)
+        });
+        let spooled: Vec<_> = spooled.collect();
+        let is_archived = |segment: &SegmentName| {
+            let name = WalFileName::Segment(*segment);
+            archived.contains(&(*segment, name))
+        };
+        let alone = spooled.iter().map(|(segment, _)| *segment);
+        let alone: Vec<_> = alone.filter(|segment| !is_archived(segment)).collect();
+        self.spooled_alone.extend(alone);
+        let mut ranges: Vec<RangeInclusive<SegmentNumber>> = Vec::new();
+        let mut partials = Vec::new();
+        for (segment, name) in archived.into_iter().chain(spooled) {
+            match (name, segment.number(size)) {
+                (WalFileName::Partial(segment), _) => partials.push(segment),
+                (_, Ok(number)) => match ranges.last_mut() {
+                    Some(range) if range.end().next() == number => {
+                        *range = *range.start()..=number;
+                    }
+                    _ => ranges.push(number..=number),
+                },
+                // of another segment size: no segment of this cluster
+                (_, Err(_)) => {}
+            }
         }
+        self.wal.add(timeline, ranges, partials);
         Ok(())
     }
 }
@@ -264,7 +350,8 @@ impl Inventory {
         }
         self.backups.sort_by_key(|backup| backup.label);
         self.wal.join(other.wal);
-        self.archives.extend(other.archives);
+        self.log.join(other.log);
+        self.timelines.extend(other.timelines);
         // the other has not been looked into there
         self.logs.clear();
         self.listed.clear();
@@ -275,6 +362,37 @@ impl Inventory {
             .retain(|(timeline, _)| !histories.contains_key(timeline));
         self.damaged_backups
             .retain(|damaged| !backups.iter().any(|known| known.label == damaged.label));
+        Ok(())
+    }
+}
+
+impl Inventory {
+    /// Adds what a receiver on this machine holds, as it lay there before the
+    /// repositories were looked into.
+    ///
+    /// # Errors
+    /// Its histories cannot be read, or are others than those of the repository.
+    pub(crate) fn add_spooled(&mut self, spooled: SpooledLog) -> Result<(), InventoryError> {
+        for history in spooled.histories()? {
+            let timeline = history.timeline();
+            match self.histories.get(&timeline) {
+                Some(known) if *known != history => {
+                    let folder = spooled.folder().to_owned();
+                    return Err(InventoryError::SpooledHistory { folder, timeline });
+                }
+                Some(_) => {}
+                None => {
+                    self.histories.insert(timeline, history);
+                }
+            }
+        }
+        let timelines = spooled.segments().filter_map(|name| name.segment());
+        self.timelines
+            .extend(timelines.map(|segment| segment.timeline()));
+        self.timelines.extend(self.histories.keys());
+        self.log.add_spooled(spooled);
+        self.logs.clear();
+        self.listed.clear();
         Ok(())
     }
 }

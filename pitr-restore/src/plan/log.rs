@@ -2,18 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read as _};
 use std::rc::Rc;
 
 use pitr_core::{
     Lsn, Record, SegmentName, SegmentSummary, SegmentSummaryBuilder, SystemIdentifier, WalFileName,
     WalReader,
 };
-use pitr_store::StoreError;
-use pitr_store::backup::{BackupReadError, BackupReader};
-use pitr_store::wal::{FetchError, SummaryError, WalArchive};
+use pitr_store::backup::BackupReader;
+use pitr_store::wal::FetchError;
 
 use super::way::Way;
+use crate::archived_log::ArchivedLog;
+pub(crate) use crate::archived_log::LogError;
 
 /// Bytes of a brought segment that are read at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -32,43 +33,9 @@ pub(crate) trait SegmentSource: Sync {
     ) -> Result<bool, LogError>;
 }
 
-/// Why the log could not be looked at.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LogError {
-    /// A segment in the archive cannot be read as one.
-    #[error(transparent)]
-    Damaged(FetchError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(StoreError),
-    /// The backup's own segments could not be read.
-    #[error(transparent)]
-    Backup(BackupReadError),
-}
-
-impl From<FetchError> for LogError {
-    fn from(error: FetchError) -> Self {
-        match error {
-            FetchError::Store(error) => Self::Store(error),
-            error => Self::Damaged(error),
-        }
-    }
-}
-
-impl pitr_console::Explain for LogError {
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Damaged(error) => error.hint(),
-            Self::Store(error) => error.hint(),
-            Self::Backup(error) => error.hint(),
-        }
-    }
-}
-
-/// The archives, and what a backup brought along.
+/// The archived log, and what a backup brought along.
 pub(crate) struct RepositoryLog<'a> {
-    /// Of each repository: what is not in one, or damaged there, may be in another.
-    pub(crate) archives: &'a [WalArchive],
+    pub(crate) archived: &'a ArchivedLog,
     pub(crate) backup: Option<&'a BackupReader>,
     pub(crate) brought: &'a BTreeSet<SegmentName>,
 }
@@ -108,28 +75,14 @@ impl RepositoryLog<'_> {
 
 impl SegmentSource for RepositoryLog<'_> {
     fn summary(&self, name: &WalFileName) -> Result<Option<SegmentSummary>, LogError> {
-        let mut damaged = None;
-        for archive in self.archives {
-            match archive.summary_or_scan(name) {
-                Ok(summary) => return Ok(Some(summary)),
-                Err(SummaryError::Fetch(error)) => match LogError::from(error) {
-                    LogError::Damaged(error) => damaged = Some(error),
-                    error => return Err(error),
-                },
-                Err(SummaryError::Store(error)) => return Err(LogError::Store(error)),
-                // it is not there; what is wrong with a summary was passed over
-                Err(_) => {}
-            }
-        }
-        if let Some(error) = damaged {
-            return Err(LogError::Damaged(error));
+        if let Some(summary) = self.archived.summary_or_scan(name)? {
+            return Ok(Some(summary));
         }
         let WalFileName::Segment(segment) = name else {
             return Ok(None);
         };
-        let size = self.archives.first().map(|a| a.cluster().segment_size);
-        let builder = size.map(|size| SegmentSummaryBuilder::of_partial(*segment, size));
-        let Some(Ok(mut builder)) = builder else {
+        let size = self.archived.identity().segment_size;
+        let Ok(mut builder) = SegmentSummaryBuilder::of_partial(*segment, size) else {
             return Ok(None);
         };
         let found = self.read_brought(name, &mut |bytes| {
@@ -144,52 +97,7 @@ impl SegmentSource for RepositoryLog<'_> {
         name: &WalFileName,
         sink: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<bool, LogError> {
-        let mut damaged = None;
-        for archive in self.archives {
-            let (mut enough, mut begun) = (false, false);
-            let mut writer = Sink {
-                sink: &mut *sink,
-                enough: &mut enough,
-                begun: &mut begun,
-            };
-            match archive.fetch_to(name, &mut writer) {
-                Ok(_) => return Ok(true),
-                Err(FetchError::Absent { .. }) => {}
-                Err(FetchError::Sink(_)) if enough => return Ok(true),
-                Err(error) => match LogError::from(error) {
-                    // what was handed out cannot be taken back
-                    LogError::Damaged(error) if !begun => damaged = Some(error),
-                    error => return Err(error),
-                },
-            }
-        }
-        match damaged {
-            Some(error) => Err(LogError::Damaged(error)),
-            None => self.read_brought(name, sink),
-        }
-    }
-}
-
-/// Takes bytes until it has enough.
-struct Sink<'s, 'f> {
-    sink: &'s mut (dyn FnMut(&[u8]) -> bool + 'f),
-    enough: &'s mut bool,
-    begun: &'s mut bool,
-}
-
-impl Write for Sink<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        *self.begun = true;
-        if (self.sink)(bytes) {
-            Ok(bytes.len())
-        } else {
-            *self.enough = true;
-            Err(io::ErrorKind::Other.into())
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        Ok(self.archived.read(name, sink)? || self.read_brought(name, sink)?)
     }
 }
 

@@ -53,17 +53,6 @@ pub(crate) fn make(
     console: Console,
 ) -> Result<(BackupReader, RecoveryPlan), Failure> {
     let inventory = sources.inventory(console)?;
-    for damaged in &inventory.damaged_backups {
-        let message = format!(
-            "base backup {} is passed over: {}",
-            damaged.label, damaged.error
-        );
-        console.warn(message, None, None);
-    }
-    for (timeline, error) in &inventory.damaged_histories {
-        let message = format!("timeline {timeline} is passed over: {error}");
-        console.warn(message, None, None);
-    }
     let wish = Wish {
         target: &request.target,
         timeline: request.timeline,
@@ -191,9 +180,9 @@ impl Planner<'_> {
         };
         self.inventory.look_at_ends(&longest.path)?;
         let brought = BTreeSet::new();
-        let archives = self.inventory.archives().to_vec();
+        let archived = self.inventory.log().clone();
         let source = RepositoryLog {
-            archives: &archives,
+            archived: &archived,
             backup: None,
             brought: &brought,
         };
@@ -328,9 +317,9 @@ impl Planner<'_> {
             start,
         } = attempt;
         self.inventory.look_at_ends(&choice.path)?;
-        let archives = self.inventory.archives().to_vec();
+        let archived = self.inventory.log().clone();
         let source = RepositoryLog {
-            archives: &archives,
+            archived: &archived,
             backup: Some(reader),
             brought,
         };
@@ -359,6 +348,8 @@ impl Planner<'_> {
                             plan.notes.extend(passed.damage.clone());
                         }
                         plan.passed = passed;
+                        let end = plan.coverage.end;
+                        plan.spooled_segments = self.inventory.spooled_alone(&choice.path, end);
                         plan.effort = self.effort + log.effort();
                         plan.effort.folders = self.inventory.folders_listed();
                         return Ok(Ok(plan));

@@ -65,6 +65,13 @@ impl PlanReport<'_> {
         }
         line("WAL", self.wal());
         line("", self.looked_at());
+        if self.plan.spooled_segments > 0 {
+            let segments = self.plan.spooled_segments;
+            line(
+                "",
+                format!("{segments} of them in the receiver's spool, and in no repository yet"),
+            );
+        }
         for (what, value) in self.stop() {
             line(what, value);
         }
@@ -331,6 +338,7 @@ impl PlanReport<'_> {
                 "segments": coverage.segments,
                 "end": coverage.end,
                 "partial": coverage.partial,
+                "spooled_segments": plan.spooled_segments,
                 "first_missing_segment": coverage.missing,
             },
             "stop": plan.point.stop,

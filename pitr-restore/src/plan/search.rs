@@ -157,6 +157,15 @@ pub(crate) fn has_ended(summary: &SegmentSummary, xid: TransactionId) -> bool {
         .is_some_and(|oldest| xid.precedes(oldest))
 }
 
+/// Whether `xid` had not been given out at an account of running transactions
+/// in the segment.
+pub(crate) fn is_to_come(summary: &SegmentSummary, xid: TransactionId) -> bool {
+    summary
+        .running
+        .and_then(|running| TransactionId::new(running.next_xid))
+        .is_some_and(|next| next == xid || next.precedes(xid))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

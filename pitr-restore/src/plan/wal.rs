@@ -92,11 +92,46 @@ impl ArchivedWal {
 
     /// The last `.partial` of a timeline.
     pub(crate) fn last_partial(&self, timeline: TimelineId) -> Option<SegmentNumber> {
-        self.partials
-            .iter()
-            .filter(|segment| segment.timeline() == timeline)
+        let all = SegmentNumber::new(0)..=SegmentNumber::new(u64::MAX);
+        self.partials(timeline, all).max()
+    }
+
+    /// The first segment of a timeline, of those that were looked for.
+    pub(crate) fn first(&self, timeline: TimelineId) -> Option<SegmentNumber> {
+        let whole = self.ranges(timeline).first().map(|range| *range.start());
+        let partial = self
+            .partials(
+                timeline,
+                SegmentNumber::new(0)..=SegmentNumber::new(u64::MAX),
+            )
+            .min();
+        whole.into_iter().chain(partial).min()
+    }
+
+    /// Whole segments of a timeline within `bounds`, in order.
+    pub(crate) fn segments(
+        &self,
+        timeline: TimelineId,
+        bounds: RangeInclusive<SegmentNumber>,
+    ) -> impl Iterator<Item = SegmentNumber> + '_ {
+        self.ranges(timeline).iter().flat_map(move |range| {
+            let first = range.start().get().max(bounds.start().get());
+            let last = range.end().get().min(bounds.end().get());
+            (first..=last).map(SegmentNumber::new)
+        })
+    }
+
+    /// Partial segments of a timeline within `bounds`, in order.
+    pub(crate) fn partials(
+        &self,
+        timeline: TimelineId,
+        bounds: RangeInclusive<SegmentNumber>,
+    ) -> impl Iterator<Item = SegmentNumber> + '_ {
+        let of_timeline = self.partials.iter();
+        of_timeline
+            .filter(move |segment| segment.timeline() == timeline)
             .filter_map(|segment| segment.number(self.size).ok())
-            .max()
+            .filter(move |number| bounds.contains(number))
     }
 
     /// The last segment of a timeline.

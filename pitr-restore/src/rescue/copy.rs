@@ -121,7 +121,9 @@ impl<'s> Copy<'s> {
             },
             role: Role::Clone,
             port: restore.port,
-            no_read_ahead: plan.gap_behind && info.postgres_major.get() >= 15,
+            // ... as for any restore
+            no_read_ahead: (plan.gap_behind || !request.sources.all_answer())
+                && info.postgres_major.get() >= 15,
             recorded: &plan.required_settings(&info.settings),
         };
         let configured = lay_down(&reader, &layout, &recovery, request.settings, console)?;
