@@ -150,7 +150,12 @@ fn carry_out(
         findings.push(TimedFinding { finding, reach });
     }
     findings.reverse();
+    let elsewhere = match request.search.thresholds.xid.and_then(TransactionId::new) {
+        Some(xid) if findings.is_empty() => ground.elsewhere(xid)?,
+        _ => Vec::new(),
+    };
     let report = FindReport {
+        elsewhere: &elsewhere,
         ground: &ground,
         sources: &sources,
         searched: &searched,

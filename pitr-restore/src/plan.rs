@@ -1,6 +1,7 @@
 //! The way from a backup to a target, proven before a byte is copied.
 
 pub(crate) mod choice;
+pub(crate) mod elsewhere;
 pub(crate) mod inventory;
 pub(crate) mod log;
 pub(crate) mod make;

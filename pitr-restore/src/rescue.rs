@@ -260,7 +260,8 @@ fn take_out(
         tables: Vec::new(),
     };
     for ((was, table), rows) in was.into_iter().zip(tables).zip(counts) {
-        let loaded = if table.is_partitioned {
+        // a materialized view has what its query gives there
+        let loaded = if table.is_partitioned || table.is_materialized {
             None
         } else {
             request.destination.count(&table.schema, &table.name)?
@@ -380,7 +381,9 @@ impl RescueReport {
             } else {
                 format!(" as {}", table.now.qualified())
             };
-            let counted = if table.loaded.is_some() {
+            let counted = if table.now.is_materialized {
+                ", refreshed where it goes"
+            } else if table.loaded.is_some() {
                 ", counted there"
             } else {
                 ""
@@ -411,6 +414,7 @@ impl RescueReport {
                 "as_schema": table.now.schema,
                 "as_name": table.now.name,
                 "partitioned": table.now.is_partitioned,
+                "materialized_view": table.now.is_materialized,
                 "rows": table.rows,
                 "rows_loaded": table.loaded,
             })).collect::<Vec<_>>(),

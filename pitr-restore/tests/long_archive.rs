@@ -118,6 +118,11 @@ fn a_plan_in_a_long_archive_touches_few_objects() {
     let touched =
         looked_at["summaries"].as_u64().unwrap() + looked_at["segments"].as_u64().unwrap();
     assert!(touched < 100, "{looked_at}");
+    // the way itself is looked at besides, up to a bound
+    let passed = looked_at["passed"].as_u64().unwrap();
+    let all = plan["wal"]["segments"].as_u64().unwrap();
+    assert_eq!(passed, if all <= 4096 { all } else { 0 }, "{looked_at}");
+    assert_eq!(plan["damage_looked_for"], all <= 4096);
 }
 
 fn give(path: &Path) {

@@ -79,11 +79,14 @@ impl BeforeFinding {
         let here = lsn..lsn.checked_add(1).unwrap_or(lsn);
         let stretches = ground.stretches(&here)?;
         if !stretches.iter().any(|stretch| stretch.contains(lsn)) {
-            return Err(Failure::new(format!(
+            let message = format!(
                 "LSN {lsn} is not in the archived log of timeline {}",
                 ground.timeline()
-            ))
-            .with_hint("\"pitr-restore find\" lists what happened, each with its id."));
+            );
+            let others = others(ground, lsn)?;
+            return Err(Failure::new(message).with_hint(format!(
+                "{others}\"pitr-restore find\" lists what happened, each with its id."
+            )));
         }
         let here = Some(Bound::Lsn(lsn));
         let request = |drops_only| SearchRequest {
@@ -113,12 +116,13 @@ impl BeforeFinding {
         }
         let safe_lsn = findings.iter().map(|finding| finding.safe_lsn).min();
         let Some(safe_lsn) = safe_lsn else {
-            return Err(Failure::new(format!(
+            let message = format!(
                 "nothing that \"pitr-restore find\" tells of happened at LSN {lsn} on timeline {}",
                 ground.timeline()
-            ))
-            .with_hint(format!(
-                "\"pitr-restore find\" lists what happened, each with its id. \
+            );
+            let others = others(ground, lsn)?;
+            return Err(Failure::new(message).with_hint(format!(
+                "{others}\"pitr-restore find\" lists what happened, each with its id. \
                  --target-lsn {lsn} --exclusive recovers to just before any place."
             )));
         };
@@ -134,6 +138,15 @@ impl BeforeFinding {
         let all: Vec<String> = self.findings.iter().map(said).collect();
         all.join("; ")
     }
+}
+
+/// On which other timelines something may have happened there.
+fn others(ground: &mut Ground, lsn: Lsn) -> Result<String, Failure> {
+    let others = ground.others_with(lsn)?;
+    let others = others.iter().map(|timeline| {
+        format!("Timeline {timeline} has a log of its own there: --target-timeline {timeline}.\n")
+    });
+    Ok(others.collect())
 }
 
 fn is_mere_commit(finding: &Finding) -> bool {

@@ -5,14 +5,15 @@ use std::ops::Range;
 
 use pitr_console::Failure;
 use pitr_core::{
-    Lsn, RecoveryTargetTimeline, SegmentNumber, TimelineHistory, TimelineId, TransactionId,
-    WalSegmentSize,
+    Lsn, RecoveryTargetKind, RecoveryTargetTimeline, SegmentNumber, TimelineHistory, TimelineId,
+    TransactionId, WalSegmentSize,
 };
 
 use super::range::SearchRange;
 use super::stretch::{Stretch, path_from};
 use crate::archived_log::ArchivedLog;
 use crate::plan::choice::BackupFacts;
+use crate::plan::elsewhere::{Elsewhere, look_elsewhere};
 use crate::plan::inventory::Inventory;
 use crate::plan::log::{Log, LogError, RepositoryLog};
 use crate::plan::refusal::Refusal;
@@ -160,6 +161,39 @@ impl Ground {
             way,
             self.inventory.system_identifier(),
         ))?)
+    }
+
+    /// Where on other timelines a transaction of this number ends.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(crate) fn elsewhere(&mut self, xid: TransactionId) -> Result<Vec<Elsewhere>, Failure> {
+        let kind = RecoveryTargetKind::Xid(xid);
+        look_elsewhere(&mut self.inventory, &self.history, self.begin, &kind)
+    }
+
+    /// Other timelines that have this place of the log as their own.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(crate) fn others_with(&mut self, lsn: Lsn) -> Result<Vec<TimelineId>, Failure> {
+        let size = self.segment_size();
+        let number = SegmentNumber::containing(lsn, size);
+        let mut others = Vec::new();
+        for timeline in self.inventory.timelines().clone() {
+            let history = self.inventory.history_of(timeline);
+            if self.history.contains(timeline, lsn) || !history.contains(timeline, lsn) {
+                continue;
+            }
+            self.inventory.look_between(timeline, lsn, lsn)?;
+            let wal = self.inventory.wal();
+            let mut whole = wal.segments(timeline, number..=number);
+            let mut partial = wal.partials(timeline, number..=number);
+            if whole.next().is_some() || partial.next().is_some() {
+                others.push(timeline);
+            }
+        }
+        Ok(others)
     }
 
     /// What there is of the log in `extent`, and before it from the base backup

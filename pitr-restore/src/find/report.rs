@@ -13,6 +13,7 @@ use super::ground::Ground;
 use super::reach::Reach;
 use super::search::Searched;
 use crate::arguments::Arguments;
+use crate::plan::elsewhere::Elsewhere;
 use crate::restore_command::has_password;
 use crate::sources::Sources;
 
@@ -32,6 +33,8 @@ pub(super) struct FindReport<'a> {
     pub(super) sources: &'a Sources,
     pub(super) searched: &'a Searched,
     pub(super) findings: &'a [TimedFinding],
+    /// Where else in the archive the transaction that was asked for is.
+    pub(super) elsewhere: &'a [Elsewhere],
     pub(super) arguments: &'a Arguments,
     /// The timeline that was asked for.
     pub(super) timeline_named: Option<&'a str>,
@@ -94,6 +97,16 @@ impl FindReport<'_> {
                 ""
             }
         )?;
+        for place in self.elsewhere {
+            let time = place
+                .time
+                .map_or_else(String::new, |time| format!(", {}", local_time(time)));
+            let (timeline, lsn) = (place.timeline, place.lsn);
+            writeln!(
+                text,
+                "a transaction of this number ends on timeline {timeline} at {lsn}{time}: --timeline {timeline}"
+            )?;
+        }
         match self.searched.names_from.as_slice() {
             [] => writeln!(
                 text,
@@ -213,6 +226,11 @@ impl FindReport<'_> {
             "segments_read": self.searched.segments_read,
             "names_from_backups": self.searched.names_from,
             "missing_segments": self.searched.gaps,
+            "elsewhere": self.elsewhere.iter().map(|place| json!({
+                "timeline": place.timeline,
+                "lsn": place.lsn,
+                "time": place.time.and_then(rfc3339),
+            })).collect::<Vec<_>>(),
             "findings": self.findings.iter().map(|timed| self.finding_json(timed)).collect::<Vec<_>>(),
         })
     }

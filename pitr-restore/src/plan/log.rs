@@ -113,8 +113,10 @@ pub(crate) struct Log<'a> {
 /// What a plan has looked at in the archive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Effort {
-    /// Segments whose summary was read.
+    /// Segments whose summary was read to find the stop.
     pub(crate) summaries: u64,
+    /// Segments on the way whose summary was read for damage and settings.
+    pub(crate) passed: u64,
     /// Segments whose records were read.
     pub(crate) segments: u64,
     /// Folders of segments that were listed.
@@ -127,6 +129,7 @@ impl std::ops::Add for Effort {
     fn add(self, other: Self) -> Self {
         Self {
             summaries: self.summaries.saturating_add(other.summaries),
+            passed: self.passed.saturating_add(other.passed),
             segments: self.segments.saturating_add(other.segments),
             folders: self.folders.saturating_add(other.folders),
         }
@@ -180,6 +183,7 @@ impl<'a> Log<'a> {
     pub(crate) fn effort(&self) -> Effort {
         Effort {
             summaries: u64::try_from(self.summaries.borrow().len()).unwrap_or(u64::MAX),
+            passed: 0,
             segments: self.read.get(),
             folders: 0,
         }

@@ -11,6 +11,7 @@ use pitr_core::{
 use pitr_store::backup::{BackupReader, BackupSource};
 
 use super::choice::{Candidates, Choice, Wish, candidates};
+use super::elsewhere::{Elsewhere, look_elsewhere};
 use super::inventory::{Inventory, brought_segments};
 use super::log::{Effort, Log, ReadEnd, RepositoryLog};
 use super::names::{each_summary, restore_points};
@@ -22,9 +23,10 @@ use super::{Passed, PlanNote, RecoveryPlan, margin_behind, prove};
 use crate::request::RestoreRequest;
 use crate::sources::Sources;
 
-/// Summaries that a plan looks at for what lies between the backup and the
-/// target.
-const LOOKED_AT_MOST: u64 = 48;
+/// Segments between the backup and the target that a plan looks at for what
+/// lies in them, by their summaries: 64 GiB of log in segments of 16 MiB.
+const LOOKED_AT_MOST: u64 = 4096;
+
 /// How many of the segments on the way are looked at for damage and changes of
 /// settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +166,7 @@ impl Planner<'_> {
         Refused {
             after: earliest.map(Reachable::backup),
             before: None,
+            elsewhere: Vec::new(),
             refusal,
         }
     }
@@ -221,6 +224,7 @@ impl Planner<'_> {
                         },
                         before,
                         after,
+                        elsewhere: self.elsewhere(&longest)?,
                     }
                     .into());
                 };
@@ -249,11 +253,16 @@ impl Planner<'_> {
                     [one] => one.lsn,
                     [] => {
                         let known = points.len().saturating_sub(NAMES_SHOWN);
-                        return Err(Refusal::UnknownName {
-                            name: name.to_string(),
-                            timeline,
-                            missing: self.first_missing(&longest)?,
-                            known: points.split_off(known),
+                        return Err(Refused {
+                            refusal: Refusal::UnknownName {
+                                name: name.to_string(),
+                                timeline,
+                                missing: self.first_missing(&longest)?,
+                                known: points.split_off(known),
+                            },
+                            before: None,
+                            after: None,
+                            elsewhere: self.elsewhere(&longest)?,
                         }
                         .into());
                     }
@@ -274,6 +283,13 @@ impl Planner<'_> {
             lsn,
             consistent_by: point.stop.map_or(lsn, |stop| stop.read_to),
         })
+    }
+
+    /// Where the target is, if not on a way.
+    fn elsewhere(&mut self, searched: &Choice) -> Result<Vec<Elsewhere>, Failure> {
+        let history = self.inventory.history_of(searched.timeline);
+        let from = searched.path.begin();
+        look_elsewhere(&mut self.inventory, &history, from, &self.target.kind)
     }
 
     /// The first segment that is missing on a way.
@@ -454,7 +470,7 @@ impl Planner<'_> {
         };
         let looks: Vec<(u64, Look)> = if self.look_at == LookAt::All || last < LOOKED_AT_MOST {
             let looks = each_summary(log.source(), log.way(), last + 1, &|summary| look(&summary))?;
-            self.effort.summaries += last + 1;
+            self.effort.passed += last + 1;
             looks
         } else {
             let seen = log.seen().into_iter();

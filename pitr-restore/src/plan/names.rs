@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pitr_core::{RecordContents, RestorePointSeen, SegmentSummary, XlogRecord};
+use pitr_core::{Lsn, RecordContents, RestorePointSeen, SegmentSummary, XlogRecord};
 
 use super::log::{Log, LogError, SegmentSource};
 use super::way::Way;
@@ -22,7 +22,16 @@ const ACROSS_LIMIT: usize = 64;
 /// # Errors
 /// The store failed.
 pub(crate) fn restore_points(log: &Log<'_>) -> Result<RestorePoints, LogError> {
-    let parts = each_summary(log.source(), log.way(), log.way().len(), &Part::of)?;
+    restore_points_until(log, Lsn::new(u64::MAX))
+}
+
+/// The same of the segments before `until`, and of the one that it lies in.
+///
+/// # Errors
+/// The store failed.
+pub(crate) fn restore_points_until(log: &Log<'_>, until: Lsn) -> Result<RestorePoints, LogError> {
+    let count = log.way().index_of(until).saturating_add(1);
+    let parts = each_summary(log.source(), log.way(), count, &Part::of)?;
     let mut found = RestorePoints {
         points: Vec::new(),
         across: Vec::new(),

@@ -9,6 +9,7 @@ use pitr_core::{
 use pitr_store::backup::Label;
 
 use super::choice::BackupFacts;
+use super::elsewhere::Elsewhere;
 use super::nearest::Reachable;
 
 /// What the plan found against it, before anything was made.
@@ -281,6 +282,8 @@ pub(crate) struct Refused {
     pub(crate) before: Option<Reachable>,
     /// The first thing after it.
     pub(crate) after: Option<Reachable>,
+    /// Where else in the archive it is.
+    pub(crate) elsewhere: Vec<Elsewhere>,
 }
 
 impl From<Refusal> for Refused {
@@ -289,13 +292,15 @@ impl From<Refusal> for Refused {
             refusal,
             before: None,
             after: None,
+            elsewhere: Vec::new(),
         }
     }
 }
 
 impl Explain for Refused {
     fn hint(&self) -> Option<String> {
-        let mut lines: Vec<String> = self.refusal.hint().into_iter().collect();
+        let mut lines: Vec<String> = self.elsewhere.iter().map(ToString::to_string).collect();
+        lines.extend(self.refusal.hint());
         if let Some(before) = &self.before {
             lines.push(format!("The nearest before it: {before}."));
         }

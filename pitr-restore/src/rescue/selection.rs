@@ -30,6 +30,8 @@ pub(crate) struct Table {
     pub(crate) name: String,
     /// Whether its rows lie in partitions, which are listed as well.
     pub(crate) is_partitioned: bool,
+    /// Whether it is a materialized view, which is refreshed where it goes.
+    pub(crate) is_materialized: bool,
 }
 
 /// What is asked for cannot be found.
@@ -285,6 +287,7 @@ fn table(row: &Row) -> Table {
         schema: field(0),
         name: field(1),
         is_partitioned: field(2) == "p",
+        is_materialized: field(2) == "m",
     }
 }
 
@@ -322,36 +325,17 @@ pub(crate) fn rename(
     schema: Option<&str>,
 ) -> Result<Selection, Failure> {
     let mut renamed = selection.clone();
-    if let (Some(new), Some(table)) = (name, tables.first_mut()) {
-        let old = format!("{}.{}", identifier(&table.schema), identifier(&table.name));
-        // names of indexes and sequences are taken where the original still is
-        let others = query(
-            connection,
-            &format!(
-                "SELECT c.relkind, n.nspname, c.relname FROM pg_class c \
-                 JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid IN \
-                 (SELECT indexrelid FROM pg_index WHERE indrelid = {old}::regclass UNION ALL \
-                  SELECT objid FROM pg_depend WHERE classid = 'pg_class'::regclass \
-                  AND refclassid = 'pg_class'::regclass AND refobjid = {old}::regclass \
-                  AND deptype IN ('a', 'i')) AND c.relkind IN ('i', 'S')",
-                old = literal(&old)
-            ),
-        )?;
-        query(
-            connection,
-            &format!("ALTER TABLE {old} RENAME TO {}", identifier(new)),
-        )?;
-        for row in &others {
-            let field = |position: usize| row.get(position).unwrap_or_default();
-            let kind = if field(0) == "S" { "SEQUENCE" } else { "INDEX" };
-            let other = format!("{}.{}", identifier(field(1)), identifier(field(2)));
-            let new = shortened(&format!("{new}_{}", field(2)));
-            query(
-                connection,
-                &format!("ALTER {kind} {other} RENAME TO {}", identifier(&new)),
-            )?;
+    if let (Some(new), Some(root)) = (name, tables.first().cloned()) {
+        // the partitions follow: their names are taken too where the original still is
+        for table in tables.iter_mut() {
+            let to = if *table == root {
+                new.to_owned()
+            } else {
+                let to = after(&root.name, new, &table.name);
+                free(connection, &table.schema, &to)?
+            };
+            rename_table(connection, table, &to)?;
         }
-        new.clone_into(&mut table.name);
     }
     if let Some(new) = schema {
         match &mut renamed {
@@ -367,6 +351,13 @@ pub(crate) fn rename(
                 query(connection, &format!("CREATE SCHEMA IF NOT EXISTS {to}"))?;
                 for table in tables.iter() {
                     let old = format!("{}.{}", identifier(&table.schema), identifier(&table.name));
+                    for (schema, name) in statistics_of(connection, &old)? {
+                        let old = format!("{}.{}", identifier(&schema), identifier(&name));
+                        query(
+                            connection,
+                            &format!("ALTER STATISTICS {old} SET SCHEMA {to}"),
+                        )?;
+                    }
                     query(connection, &format!("ALTER TABLE {old} SET SCHEMA {to}"))?;
                 }
             }
@@ -378,9 +369,111 @@ pub(crate) fn rename(
     Ok(renamed)
 }
 
-/// At most 63 bytes, as names are.
-fn shortened(name: &str) -> String {
-    let mut end = name.len().min(63);
+/// Gives a table another name, and everything beside it whose name is taken
+/// where the original still is: indexes, sequences, statistics.
+fn rename_table(connection: &mut Connection, table: &mut Table, to: &str) -> Result<(), Failure> {
+    let old = format!("{}.{}", identifier(&table.schema), identifier(&table.name));
+    let others = query(
+        connection,
+        &format!(
+            "SELECT c.relkind, n.nspname, c.relname FROM pg_class c \
+             JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid IN \
+             (SELECT indexrelid FROM pg_index WHERE indrelid = {old}::regclass UNION ALL \
+              SELECT objid FROM pg_depend WHERE classid = 'pg_class'::regclass \
+              AND refclassid = 'pg_class'::regclass AND refobjid = {old}::regclass \
+              AND deptype IN ('a', 'i')) AND c.relkind IN ('i', 'I', 'S') ORDER BY 2, 3",
+            old = literal(&old)
+        ),
+    )?;
+    let statistics = statistics_of(connection, &old)?;
+    query(
+        connection,
+        &format!("ALTER TABLE {old} RENAME TO {}", identifier(to)),
+    )?;
+    let field = |row: &Row, position: usize| row.get(position).unwrap_or_default().to_owned();
+    let others = others.iter().map(|row| {
+        let kind = if field(row, 0) == "S" {
+            "SEQUENCE"
+        } else {
+            "INDEX"
+        };
+        (kind, field(row, 1), field(row, 2))
+    });
+    let statistics = statistics.into_iter();
+    let statistics = statistics.map(|(schema, name)| ("STATISTICS", schema, name));
+    for (kind, schema, name) in others.chain(statistics).collect::<Vec<_>>() {
+        let other = format!("{}.{}", identifier(&schema), identifier(&name));
+        let new = free(connection, &schema, &after(&table.name, to, &name))?;
+        query(
+            connection,
+            &format!("ALTER {kind} {other} RENAME TO {}", identifier(&new)),
+        )?;
+    }
+    to.clone_into(&mut table.name);
+    Ok(())
+}
+
+/// Statistics over columns of a table, by schema and name.
+fn statistics_of(
+    connection: &mut Connection,
+    table: &str,
+) -> Result<Vec<(String, String)>, Failure> {
+    let rows = query(
+        connection,
+        &format!(
+            "SELECT n.nspname, s.stxname FROM pg_statistic_ext s \
+             JOIN pg_namespace n ON n.oid = s.stxnamespace \
+             WHERE s.stxrelid = {}::regclass ORDER BY 1, 2",
+            literal(table)
+        ),
+    )?;
+    let field = |row: &Row, position: usize| row.get(position).unwrap_or_default().to_owned();
+    Ok(rows
+        .iter()
+        .map(|row| (field(row, 0), field(row, 1)))
+        .collect())
+}
+
+/// What something of a table is called when the table is: `orders_pkey` of
+/// `orders` becomes `orders_then_pkey`.
+fn after(table: &str, new_table: &str, name: &str) -> String {
+    match name.strip_prefix(table) {
+        Some(rest) => format!("{new_table}{rest}"),
+        None => format!("{new_table}_{name}"),
+    }
+}
+
+/// `name`, or what is like it and not taken in the copy.
+fn free(connection: &mut Connection, schema: &str, name: &str) -> Result<String, Failure> {
+    let mut number = 1_u32;
+    loop {
+        let end = if number == 1 {
+            String::new()
+        } else {
+            format!("_{number}")
+        };
+        let candidate = format!("{}{end}", shortened(name, 63 - end.len()));
+        let taken = query(
+            connection,
+            &format!(
+                "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE n.nspname = {schema} AND c.relname = {name} UNION ALL \
+                 SELECT 1 FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = s.stxnamespace \
+                 WHERE n.nspname = {schema} AND s.stxname = {name}",
+                schema = literal(schema),
+                name = literal(&candidate)
+            ),
+        )?;
+        if taken.is_empty() {
+            return Ok(candidate);
+        }
+        number = number.saturating_add(1);
+    }
+}
+
+/// At most so many bytes: names have 63.
+fn shortened(name: &str, most: usize) -> String {
+    let mut end = name.len().min(most);
     while !name.is_char_boundary(end) {
         end -= 1;
     }
@@ -421,8 +514,14 @@ mod tests {
     }
 
     #[test]
+    fn what_belongs_to_a_table_is_called_after_it() {
+        assert_eq!(after("orders", "then", "orders_pkey"), "then_pkey");
+        assert_eq!(after("orders", "then", "by_v"), "then_by_v");
+    }
+
+    #[test]
     fn a_long_name_is_cut_between_characters() {
-        assert_eq!(shortened(&"é".repeat(40)).len(), 62);
-        assert_eq!(shortened("short"), "short");
+        assert_eq!(shortened(&"é".repeat(40), 63).len(), 62);
+        assert_eq!(shortened("short", 63), "short");
     }
 }
