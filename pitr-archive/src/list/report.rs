@@ -1,6 +1,6 @@
 //! What a repository holds, as `--json` shows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use pitr_console::Failure;
@@ -44,7 +44,13 @@ pub(super) struct ClusterReport {
     pub(super) sealed_backups: Vec<SealedReport>,
     /// Backups whose `backup.json` cannot be used, with the reason.
     pub(super) damaged_backups: Vec<DamagedReport>,
+    /// Every file of the log that it holds, in their order.
+    #[serde(skip)]
+    pub(super) files: BTreeSet<LogFile>,
 }
+
+/// A file of the log: histories first, then segments and what belongs to them.
+pub(super) type LogFile = (Option<SegmentName>, WalFileName);
 
 /// The WAL of one timeline.
 #[derive(Debug, Serialize)]
@@ -134,6 +140,22 @@ pub(super) struct DamagedReport {
     pub(super) error: String,
 }
 
+impl ClusterReport {
+    /// Labels of all backups, usable or not.
+    pub(super) fn labels(&self) -> BTreeSet<Label> {
+        let complete = self.whole_backups().into_iter();
+        let damaged = self.damaged_backups.iter().map(|backup| backup.label);
+        complete.chain(damaged).collect()
+    }
+
+    /// Labels of the backups with which nothing is known to be wrong.
+    pub(super) fn whole_backups(&self) -> BTreeSet<Label> {
+        let read = self.backups.iter().map(|backup| backup.label);
+        let sealed = self.sealed_backups.iter().map(|backup| backup.label);
+        read.chain(sealed).collect()
+    }
+}
+
 pub(super) fn gather(repository: &Repository, clusters: &[Cluster]) -> Result<Report, Failure> {
     // without any key there is still something to tell; a wrong one is an error
     let readable = repository.has_keys();
@@ -160,8 +182,14 @@ fn cluster(cluster: &Cluster, readable: bool) -> Result<ClusterReport, Failure> 
     let mut timelines = Vec::new();
     let mut histories: BTreeMap<TimelineId, TimelineHistory> = BTreeMap::new();
     let mut ranges: Vec<WalRange> = Vec::new();
+    let mut files = BTreeSet::new();
     for id in archive.timelines()? {
         let content = archive.content(id)?;
+        files.extend(content.files.iter().map(|f| (f.name.segment(), f.name)));
+        let name = WalFileName::History(id);
+        if archive.locate(&name)?.is_some() {
+            files.insert((None, name));
+        }
         // one that is damaged must not hide the rest
         let history = if readable {
             archive.history(id)
@@ -241,6 +269,7 @@ fn cluster(cluster: &Cluster, readable: bool) -> Result<ClusterReport, Failure> 
         backups,
         sealed_backups,
         damaged_backups,
+        files,
     })
 }
 

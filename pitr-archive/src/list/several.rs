@@ -7,12 +7,11 @@ use std::fmt::Write as _;
 use pitr_console::{Console, Failure, Settings};
 use pitr_core::{SystemIdentifier, WalFileName};
 use pitr_store::backup::Label;
-use pitr_store::sync::Difference;
 use pitr_store::{Cluster, Repository};
 use serde::Serialize;
 
 use super::damage::{self, DamageReport};
-use super::report::{self, Report};
+use super::report::{self, ClusterReport, LogFile, Report};
 use super::{print, text};
 use crate::arguments::ListArguments;
 use crate::repository;
@@ -99,16 +98,15 @@ pub(super) fn list(
         }
         return print(arguments, &reports, || damage_text(&reports), console);
     }
-    let mut report = SeveralReport {
-        repositories: Vec::new(),
-        behind: behind(&held)?,
+    let repositories = held
+        .iter()
+        .map(|(repository, clusters)| report::gather(repository, clusters))
+        .collect::<Result<Vec<_>, _>>()?;
+    let report = SeveralReport {
+        behind: behind(&repositories),
+        repositories,
         unreachable,
     };
-    for (repository, clusters) in &held {
-        report
-            .repositories
-            .push(report::gather(repository, clusters)?);
-    }
     print(arguments, &report, || report.text(), console)
 }
 
@@ -121,36 +119,36 @@ fn damage_text(reports: &[DamageOf]) -> String {
     out
 }
 
-/// What each repository lacks of what the others have.
-fn behind(held: &[(&Repository, Vec<Cluster>)]) -> Result<Vec<BehindReport>, Failure> {
-    let known: BTreeSet<SystemIdentifier> = held
+/// What each repository lacks of what the others have, by what was listed.
+fn behind(repositories: &[Report]) -> Vec<BehindReport> {
+    let known: BTreeSet<SystemIdentifier> = repositories
         .iter()
-        .flat_map(|(_, clusters)| clusters)
-        .map(|cluster| cluster.identity().system_identifier)
+        .flat_map(|repository| &repository.clusters)
+        .map(|cluster| cluster.system_identifier)
         .collect();
-    let find = |clusters: &[Cluster], wanted: SystemIdentifier| {
-        clusters
-            .iter()
-            .find(|cluster| cluster.identity().system_identifier == wanted)
-            .cloned()
-    };
     let mut reports = Vec::new();
     for system_identifier in known {
-        for (at, (repository, clusters)) in held.iter().enumerate() {
-            let own = find(clusters, system_identifier);
+        let held: Vec<Option<&ClusterReport>> = repositories
+            .iter()
+            .map(|repository| {
+                let mut clusters = repository.clusters.iter();
+                clusters.find(|cluster| cluster.system_identifier == system_identifier)
+            })
+            .collect();
+        for (at, repository) in repositories.iter().enumerate() {
+            let own = held.get(at).copied().flatten();
+            let own_backups = own.map(ClusterReport::labels).unwrap_or_default();
             let mut wal = BTreeSet::new();
             let mut backups = BTreeSet::new();
-            for (other, (_, clusters)) in held.iter().enumerate() {
-                if other != at
-                    && let Some(theirs) = find(clusters, system_identifier)
-                {
-                    let difference = Difference::between(&theirs, own.as_ref())?;
-                    wal.extend(difference.wal.iter().map(|f| (f.name.segment(), f.name)));
-                    backups.extend(difference.backups.iter().map(|info| info.label));
-                }
+            let others = held.iter().enumerate().filter(|(other, _)| *other != at);
+            for theirs in others.filter_map(|(_, theirs)| *theirs) {
+                let is_missing = |file: &&LogFile| own.is_none_or(|own| !own.files.contains(file));
+                wal.extend(theirs.files.iter().filter(is_missing));
+                let labels = theirs.whole_backups().into_iter();
+                backups.extend(labels.filter(|label| !own_backups.contains(label)));
             }
             reports.push(BehindReport {
-                repository: repository.location(),
+                repository: repository.repository.clone(),
                 system_identifier,
                 wal_files: wal.len(),
                 first_missing: wal.first().map(|(_, name)| *name),
@@ -158,7 +156,7 @@ fn behind(held: &[(&Repository, Vec<Cluster>)]) -> Result<Vec<BehindReport>, Fai
             });
         }
     }
-    Ok(reports)
+    reports
 }
 
 impl SeveralReport {

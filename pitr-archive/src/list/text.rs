@@ -11,8 +11,10 @@ use pitr_core::TimelineId;
 use super::report::{BackupReport, ClusterReport, Report, TimelineReport};
 use super::window::WindowEnd;
 
-/// Ranges and gaps of a timeline that are printed one by one.
+/// Ranges, gaps and windows of a timeline, the newest of them, that are printed one by one.
 const SHOWN: usize = 20;
+/// Timelines, the newest of them, whose segments are printed.
+const TIMELINES_SHOWN: usize = 20;
 /// Backups, the newest of them, that are printed one by one.
 const BACKUPS_SHOWN: usize = 40;
 
@@ -100,7 +102,11 @@ fn render_cluster(out: &mut String, cluster: &ClusterReport) {
         out.push_str("  none\n");
         return;
     }
-    for timeline in &cluster.timelines {
+    let older = cluster.timelines.len().saturating_sub(TIMELINES_SHOWN);
+    if older > 0 {
+        let _ = writeln!(out, "  {older} older timelines: --json shows all");
+    }
+    for timeline in cluster.timelines.iter().skip(older) {
         render_timeline(out, timeline);
     }
     if !cluster.sealed_backups.is_empty() {
@@ -149,6 +155,7 @@ fn render_tree(
         // a parent of which nothing is there any more
         left.filter(|left| known(*left)) == parent
     });
+    let may_show_all = timelines.len() <= TIMELINES_SHOWN;
     for timeline in children {
         let indent = "   ".repeat(depth.min(20));
         let mark = if depth == 0 { "" } else { "└─ " };
@@ -163,7 +170,13 @@ fn render_tree(
             );
         }
         out.push('\n');
-        render_windows(out, timeline, &format!("  {indent}   "));
+        // of many timelines the tree, and what the newest offer
+        let newer = timelines
+            .iter()
+            .filter(|other| other.timeline > timeline.timeline);
+        if may_show_all || newer.count() < TIMELINES_SHOWN {
+            render_windows(out, timeline, &format!("  {indent}   "));
+        }
         // a timeline's parent is an older one, so that this ends
         if depth < timelines.len() {
             render_tree(out, timelines, Some(timeline.timeline), depth + 1);
@@ -252,9 +265,17 @@ fn render_timeline(out: &mut String, timeline: &TimelineReport) {
     if let Some(error) = &timeline.history_error {
         let _ = writeln!(out, "  ITS HISTORY IS DAMAGED: {error}");
     }
+    let older = timeline.ranges.len().saturating_sub(SHOWN);
+    if older > 0 {
+        let segments: u64 = timeline.ranges.iter().take(older).map(|r| r.segments).sum();
+        let _ = writeln!(
+            out,
+            "  {older} older ranges with {segments} segments, and the gaps between them: --json shows all"
+        );
+    }
     if !timeline.ranges.is_empty() {
         let mut table = table(&["first", "last", "from", "to", "segments", "stored"]);
-        for range in timeline.ranges.iter().take(SHOWN) {
+        for range in timeline.ranges.iter().skip(older) {
             table.add_row([
                 range.first.clone(),
                 range.last.clone(),
@@ -266,16 +287,13 @@ fn render_timeline(out: &mut String, timeline: &TimelineReport) {
         }
         push_table(out, &table);
     }
-    for gap in timeline.gaps.iter().take(SHOWN) {
+    // one between each of the ranges and the next
+    for gap in timeline.gaps.iter().skip(older) {
         let _ = writeln!(
             out,
             "  GAP: {} segments are missing, {} to {}",
             gap.segments, gap.first, gap.last
         );
-    }
-    let hidden = timeline.ranges.len().saturating_sub(SHOWN);
-    if hidden > 0 {
-        let _ = writeln!(out, "  and {hidden} more ranges: --json shows all");
     }
     for partial in &timeline.partial {
         let _ = writeln!(out, "  {partial}");
@@ -296,5 +314,145 @@ fn table(header: &[&str]) -> Table {
 fn push_table(out: &mut String, table: &Table) {
     for line in table.lines() {
         let _ = writeln!(out, "  {}", line.trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use chrono::{DateTime, TimeDelta, Utc};
+    use pitr_core::{Lsn, PostgresMajor, SystemIdentifier, WalSegmentSize};
+    use pitr_store::backup::{BackupSource, Label};
+
+    use super::super::report::{BranchReport, GapReport, RangeReport};
+    use super::super::window::{TimelineWindows, Window};
+
+    fn lsn(number: u64) -> Lsn {
+        Lsn::new(number << 24)
+    }
+
+    fn day(number: u64) -> DateTime<Utc> {
+        let first: DateTime<Utc> = "2025-11-20T02:15:00Z".parse().unwrap();
+        first + TimeDelta::days(i64::try_from(number).unwrap())
+    }
+
+    fn backup_of(number: u64) -> BackupReport {
+        BackupReport {
+            label: Label::new(day(number)).unwrap(),
+            postgres_version: "15.18".to_owned(),
+            timeline: TimelineId::FIRST,
+            start_lsn: lsn(number),
+            stop_lsn: lsn(number),
+            start_time: day(number),
+            stop_time: day(number),
+            from: BackupSource::Primary,
+            raw_bytes: 1,
+            stored_bytes: 1,
+            files: 1,
+            tablespaces: 0,
+            end_timeline: TimelineId::FIRST,
+            wal_until: Some(lsn(number)),
+            reaches: Vec::new(),
+            brings_wal: false,
+        }
+    }
+
+    /// A timeline whose log has as many gaps as told, each the end of a window.
+    fn timeline_of(number: u32, gaps: u64) -> TimelineReport {
+        let name = |prefix: &str, of: u64| format!("{prefix}-{number}-{of}");
+        let window = |of: u64| Window {
+            from_lsn: lsn(of),
+            from_time: day(of),
+            until_lsn: lsn(of + 1),
+            last_commit: None,
+            backups: vec![Label::new(day(of)).unwrap()],
+            end: WindowEnd::EndOfLog,
+        };
+        TimelineReport {
+            timeline: TimelineId::new(number).unwrap(),
+            branch: (number > 1).then(|| BranchReport {
+                parent: TimelineId::new(number - 1).unwrap(),
+                switch_lsn: lsn(1),
+                reason: "no recovery target specified".to_owned(),
+            }),
+            history_error: None,
+            ranges: (0..=gaps)
+                .map(|of| RangeReport {
+                    first: name("first", of),
+                    last: name("last", of),
+                    begin: lsn(of),
+                    end: lsn(of + 1),
+                    segments: 1,
+                    stored_bytes: 1,
+                })
+                .collect(),
+            gaps: (0..gaps)
+                .map(|of| GapReport {
+                    first: name("lost", of),
+                    last: name("lost", of),
+                    segments: 1,
+                })
+                .collect(),
+            partial: Vec::new(),
+            stored_bytes: 1,
+            recoverable: TimelineWindows {
+                windows: (0..=gaps).map(window).collect(),
+                ..TimelineWindows::default()
+            },
+        }
+    }
+
+    fn listed(timelines: Vec<TimelineReport>) -> String {
+        let cluster = ClusterReport {
+            system_identifier: SystemIdentifier::new(7),
+            postgres_major: PostgresMajor::new(15).unwrap(),
+            wal_segment_size: WalSegmentSize::DEFAULT,
+            timelines,
+            backups: (0..366).map(backup_of).collect(),
+            sealed_backups: Vec::new(),
+            damaged_backups: Vec::new(),
+            files: std::collections::BTreeSet::new(),
+        };
+        render(&Report {
+            repository: "/srv/pitr".to_owned(),
+            format: 1,
+            warnings: Vec::new(),
+            encryption: None,
+            readable: true,
+            clusters: vec![cluster],
+        })
+    }
+
+    #[test]
+    fn a_year_on_one_timeline_fits_two_screens_and_its_end_is_on_them() {
+        let text = listed(vec![timeline_of(1, 0)]);
+        assert!(text.lines().count() < 65, "{text}");
+        assert!(text.contains("326 older ones: --json shows all"));
+        assert!(text.contains(&backup_of(365).label.to_string()));
+        assert!(!text.contains(&backup_of(325).label.to_string()));
+    }
+
+    #[test]
+    fn of_many_gaps_and_timelines_the_newest_are_shown() {
+        let mut timelines: Vec<_> = (1..=60).map(|number| timeline_of(number, 0)).collect();
+        timelines.push(timeline_of(61, 100));
+        let text = listed(timelines);
+        assert!(text.lines().count() < 320, "{}", text.lines().count());
+        // its newest ranges with the gaps between them, and its newest windows
+        for shown in [
+            "first-61-100",
+            "lost-61-99",
+            "lost-61-81",
+            "81 older ranges",
+        ] {
+            assert!(text.contains(shown), "{shown}: {text}");
+        }
+        for hidden in ["first-61-80", "lost-61-80", "first-40-0"] {
+            assert!(!text.contains(hidden), "{hidden}: {text}");
+        }
+        // the tree shows where each of them comes from
+        assert!(text.contains("41 older timelines: --json shows all"));
+        assert!(text.contains("timeline 2, left 1 at"));
     }
 }

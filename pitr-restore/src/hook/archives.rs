@@ -163,10 +163,9 @@ impl Archives {
         let mut unanswered = Vec::new();
         for index in 0..self.members.len() {
             let answer = match self.member(index, None) {
-                Some(Member::Open(archive)) => match archive.ranges(timeline) {
-                    Ok(ranges) => Ok(ranges.last().map(|range| range.last)),
-                    Err(error) => Err(Arc::new(error.into())),
-                },
+                Some(Member::Open(archive)) => archive
+                    .last_segment(timeline)
+                    .map_err(|error| Arc::new(error.into())),
                 Some(Member::Failed(failure)) => Err(failure),
                 Some(Member::Empty | Member::Unopened) | None => Ok(None),
             };

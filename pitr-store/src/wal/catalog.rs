@@ -1,10 +1,19 @@
 //! What of the log is in the repository, by listing names alone.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use pitr_core::{Lsn, SegmentName, SegmentNumber, TimelineId, WalFileName, WalSegmentSize};
 
 use super::{WalArchive, layout};
 use crate::codec::Encoding;
 use crate::store::{EntryKind, StoreError};
+
+/// Folders that are listed at once, where there are many: a store over a
+/// network takes its time for each.
+const LISTED_AT_ONCE: usize = 4;
+/// Folders from which on that is worth a thread.
+const FEW_FOLDERS: usize = 16;
 
 /// A file in a timeline's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,28 +188,14 @@ impl WalArchive {
         timeline: TimelineId,
         logs: impl IntoIterator<Item = u32>,
     ) -> Result<TimelineContent, StoreError> {
+        let logs: Vec<u32> = logs.into_iter().collect();
         let mut files = Vec::new();
-        for log in logs {
-            let folder = layout::log_folder_of(&self.folder, timeline, log);
-            for entry in self.store.list(Some(&folder))? {
-                let EntryKind::Object { size } = entry.kind else {
-                    continue;
-                };
-                let Some((name, encoding)) = layout::parse_stored_name(&entry.name) else {
-                    continue;
-                };
-                // Only where `locate` would look for it.
-                if name
-                    .segment()
-                    .is_some_and(|segment| layout::lies_in(&segment, timeline, log))
-                {
-                    files.push(StoredSegment {
-                        name,
-                        encoding,
-                        stored_bytes: size,
-                    });
-                }
+        if logs.len() < FEW_FOLDERS {
+            for log in logs {
+                self.list_log(timeline, log, &mut files)?;
             }
+        } else {
+            files = self.list_logs(timeline, &logs)?;
         }
         files.sort_unstable_by_key(|file| (file.name.segment(), file.name, file.encoding));
         Ok(TimelineContent {
@@ -208,6 +203,88 @@ impl WalArchive {
             files,
             segment_size: self.cluster.segment_size,
         })
+    }
+
+    fn list_log(
+        &self,
+        timeline: TimelineId,
+        log: u32,
+        files: &mut Vec<StoredSegment>,
+    ) -> Result<(), StoreError> {
+        let folder = layout::log_folder_of(&self.folder, timeline, log);
+        for entry in self.store.list(Some(&folder))? {
+            let EntryKind::Object { size } = entry.kind else {
+                continue;
+            };
+            let Some((name, encoding)) = layout::parse_stored_name(&entry.name) else {
+                continue;
+            };
+            // Only where `locate` would look for it.
+            if name
+                .segment()
+                .is_some_and(|segment| layout::lies_in(&segment, timeline, log))
+            {
+                files.push(StoredSegment {
+                    name,
+                    encoding,
+                    stored_bytes: size,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn list_logs(
+        &self,
+        timeline: TimelineId,
+        logs: &[u32],
+    ) -> Result<Vec<StoredSegment>, StoreError> {
+        let next = AtomicUsize::new(0);
+        let listed: Mutex<Result<Vec<StoredSegment>, StoreError>> = Mutex::new(Ok(Vec::new()));
+        let list = || {
+            let mut own = Vec::new();
+            let mut outcome = Ok(());
+            while let Some(log) = logs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                outcome = self.list_log(timeline, *log, &mut own);
+                if outcome.is_err() {
+                    // nobody needs the rest
+                    next.store(logs.len(), Ordering::Relaxed);
+                    break;
+                }
+            }
+            let mut listed = listed.lock().unwrap_or_else(|poison| poison.into_inner());
+            match (outcome, &mut *listed) {
+                (Ok(()), Ok(files)) => files.extend(own),
+                (Err(error), Ok(_)) => *listed = Err(error),
+                (_, Err(_)) => {}
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..LISTED_AT_ONCE {
+                // where no thread is to be had, this one does it all
+                let _ = std::thread::Builder::new().spawn_scoped(scope, list);
+            }
+            list();
+        });
+        listed
+            .into_inner()
+            .unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// The last whole segment of `timeline`, by listing the folders from the
+    /// last one back to the first that holds one: of a long log no more than
+    /// its end.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn last_segment(&self, timeline: TimelineId) -> Result<Option<SegmentName>, StoreError> {
+        for log in self.log_folders(timeline)?.into_iter().rev() {
+            let last = self.content_of(timeline, [log])?.ranges().pop();
+            if let Some(range) = last {
+                return Ok(Some(range.last));
+            }
+        }
+        Ok(None)
     }
 
     /// The runs of whole segments of `timeline` without a gap.

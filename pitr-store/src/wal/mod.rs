@@ -7,6 +7,8 @@ mod copy;
 mod fetch;
 mod identify;
 mod layout;
+#[cfg(test)]
+mod listing_tests;
 mod push;
 mod push_all;
 mod recent;
