@@ -51,7 +51,7 @@ impl Arguments {
 }
 
 /// `pitr-archive %p %f`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct PushArguments {
     /// The file to archive: archive_command's %p
     #[arg(value_name = "%p", required = true)]
@@ -69,6 +69,16 @@ pub(crate) struct PushArguments {
     /// data directory is near
     #[arg(long, value_name = "NUMBER")]
     pub(crate) system_identifier: Option<String>,
+
+    /// Files that are archived together where several are ready; 0 or 1: each by itself
+    /// [default: 64]
+    #[arg(long, value_name = "N")]
+    pub(crate) look_ahead: Option<usize>,
+
+    /// Folder for what is known of files archived ahead; safe to lose, outside of the data
+    /// directory [default: $XDG_STATE_HOME/pitr, /var/lib/pitr or ~/.local/state/pitr]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

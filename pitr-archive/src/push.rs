@@ -4,6 +4,7 @@
 //! repository's cluster, and then one publish. Nothing is written before all
 //! the checks have passed.
 
+mod look_ahead;
 mod several;
 
 use std::path::Path;
@@ -11,11 +12,13 @@ use std::path::Path;
 use pitr_console::{Console, Failure, Settings};
 use pitr_core::{PostgresMajor, SegmentSummary, SystemIdentifier, WalFileName};
 use pitr_postgres::DataDirectory;
-use pitr_store::wal::{EncodedAhead, Pushed, WalFile, WalSource, identify};
+use pitr_store::wal::{EncodedAhead, Pushed, WalFile, WalSource, identify, push_to_all};
 use pitr_store::{Cluster, ClusterIdentity, Repository, RepositorySet};
 
 use crate::arguments::PushArguments;
 use crate::repository;
+use look_ahead::{AskedFor, LookAhead};
+use several::conclude;
 pub(crate) use several::push_to_several;
 
 /// What is read of a file to learn whose it is: more than the long page
@@ -34,10 +37,21 @@ pub(crate) fn push(
     let name = wal_file_name(name)?;
     let codec = repository::codec(arguments.compression.as_deref(), settings)?;
     let mut source = open(path)?;
+    let look_ahead = LookAhead::new(arguments, settings);
     if settings.repositories()?.len() > 1 {
-        let set = repository::set(settings)?;
+        let set = repository::set(settings)?.with_recollection(look_ahead.recollection());
         let identity = identity(arguments, &name, path, &mut source, &set)?;
-        return push_to_several(&set, &identity, &name, &mut source, codec, console);
+        let asked_for = AskedFor {
+            arguments,
+            name: &name,
+            identity,
+            codec,
+        };
+        let members = match look_ahead.batch(asked_for, set.stores(), console) {
+            Some(batch) => batch.push_to_all(&set, &name, &mut source)?,
+            None => push_to_all(&set, &identity, &name, &mut source, codec)?,
+        };
+        return conclude(&members, &name, &set, console);
     }
     let is_segment = matches!(name, WalFileName::Segment(_) | WalFileName::Partial(_));
     // what is wrong with the repository is told before what is wrong with the file
@@ -47,23 +61,40 @@ pub(crate) fn push(
         _ => None,
     };
     let mut ahead = None;
-    let repository = repository::open_for_push(settings, expected, &name, || {
-        ahead = EncodedAhead::of(&name, &mut source, codec);
+    let repository = repository::open_for_push(settings, expected, &name, |store, identifier| {
+        if !look_ahead.mentions(store, identifier, &name) {
+            ahead = EncodedAhead::of(&name, &mut source, codec);
+        }
     })?;
     let cluster = match identity {
         Some(identity) => repository.claim(&identity?)?,
         None => cluster_of_text_file(arguments, &name, path, &repository)?,
     };
-    match cluster
-        .wal()
-        .push_encoded(&name, &mut source, codec, ahead)?
-    {
+    let archive = cluster.wal().with_recollection(look_ahead.recollection());
+    let asked_for = AskedFor {
+        arguments,
+        name: &name,
+        identity: cluster.identity(),
+        codec,
+    };
+    let stores = std::slice::from_ref(repository.store());
+    let pushed = match look_ahead.batch(asked_for, stores, console) {
+        Some(batch) => batch.push(&archive, &name, &mut source, ahead)?,
+        None => archive.push_encoded(&name, &mut source, codec, ahead)?,
+    };
+    match pushed {
         Pushed::Stored { summary, .. } => {
             if let Some(major) = provisional_major(&name, &cluster) {
                 warn_of_version(&name, major, console);
             }
             if let Some(summary) = summary.filter(|summary| summary.is_damaged()) {
                 warn_of_damage(&name, &summary, console);
+            }
+        }
+        // damaged ones are not stored ahead
+        Pushed::StoredAhead(_) => {
+            if let Some(major) = provisional_major(&name, &cluster) {
+                warn_of_version(&name, major, console);
             }
         }
         Pushed::AlreadyPresent(_) => console.log(format!(

@@ -41,7 +41,7 @@ pub fn open_repository(settings: &Settings) -> Result<Repository, Failure> {
 
 /// The same for a push of `name`, whose cluster is known if it is a segment: a
 /// store far away answers everything that a push asks at once, and while it does
-/// `meanwhile` is run. Where the store is near, it is not.
+/// `meanwhile` is run, with its location. Where the store is near, it is not.
 ///
 /// # Errors
 /// As [`open_repository`].
@@ -49,13 +49,13 @@ pub fn open_repository_for_push(
     settings: &Settings,
     system_identifier: Option<SystemIdentifier>,
     name: &WalFileName,
-    meanwhile: impl FnOnce(),
+    meanwhile: impl FnOnce(&str, SystemIdentifier),
 ) -> Result<Repository, Failure> {
     let store = open_store(settings.repository()?, &settings.stores)?;
     if let Some(system_identifier) = system_identifier
         && Repository::expect_push(store.as_ref(), system_identifier, name)
     {
-        meanwhile();
+        meanwhile(&store.location(), system_identifier);
     }
     Ok(Repository::open_with(store, &settings.keys)?)
 }

@@ -61,6 +61,8 @@ struct File {
     pg_bin: Option<PathBuf>,
     spool: Option<PathBuf>,
     prefetch: Option<u32>,
+    look_ahead: Option<usize>,
+    state: Option<PathBuf>,
     identity: Option<PathBuf>,
     encryption_key_file: Option<PathBuf>,
     repository_key: Option<RepositoryKeys>,
@@ -147,6 +149,12 @@ pub struct Settings {
     /// How many segments are fetched ahead of a server that recovers; 0: none;
     /// `None`: as many as suit their size.
     pub prefetch: Option<u32>,
+    /// Files that a push archives together where several are ready; 0 or 1: each by
+    /// itself. `None`: as many as the archiver thinks fit.
+    pub look_ahead: Option<usize>,
+    /// Folder in which the archiver keeps what it knows of files that it archived
+    /// ahead; absolute. `None`: where such things lie on this system.
+    pub state: Option<PathBuf>,
     /// What opens an encrypted repository, and which one it must be. Paths are
     /// absolute.
     pub keys: KeySource,
@@ -181,7 +189,7 @@ pub enum SettingsError {
         /// The variable.
         name: &'static str,
     },
-    /// A relative path of a key or of the spool, which would mean another file for every caller.
+    /// A relative path of a key, of the spool or of the state, which would mean another file for every caller.
     #[error("{name} \"{}\" is not an absolute path", found.display())]
     RelativeKey {
         /// The setting or variable.
@@ -232,7 +240,8 @@ impl Explain for SettingsError {
             ),
             Self::Invalid { .. } => "The keys are: repo, required, compression, connection, \
                                      threads, parts_in_flight, max_rate, nice, \
-                                     wal_wait_seconds, pg_bin, spool, prefetch; \
+                                     wal_wait_seconds, pg_bin, spool, prefetch, look_ahead, \
+                                     state; \
                                      the tables are: [s3], [gs], [az], [sftp], [ftp]."
                 .to_owned(),
             Self::NotUtf8 { name } => format!("Set {name} to plain text, or unset it."),
@@ -356,15 +365,12 @@ impl Settings {
             )?,
             repository_keys: file.repository_key.map(Vec::from).unwrap_or_default(),
         };
-        let spool = match file.spool {
-            Some(found) if !found.is_absolute() => {
-                return Err(SettingsError::RelativeKey {
-                    name: "spool",
-                    found,
-                });
-            }
-            spool => spool,
+        let absolute = |name, path: Option<PathBuf>| match path {
+            Some(found) if !found.is_absolute() => Err(SettingsError::RelativeKey { name, found }),
+            path => Ok(path),
         };
+        let spool = absolute("spool", file.spool)?;
+        let state = absolute("state", file.state)?;
         Ok(Self {
             keys,
             repositories,
@@ -379,6 +385,8 @@ impl Settings {
             pg_bin: file.pg_bin,
             spool,
             prefetch: file.prefetch,
+            look_ahead: file.look_ahead,
+            state,
             stores: StoreOptions {
                 s3: file.s3,
                 gs: file.gs,

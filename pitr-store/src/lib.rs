@@ -35,9 +35,9 @@ pub use repository::{
 };
 pub use store::{
     AddressError, AzOptions, ContentDigest, ContentHasher, Entry, EntryKind, ErrorClass,
-    FtpOptions, GsOptions, Hold, Medium, NodeKind, ObjectMeta, ObjectWriter, Operation, Promises,
-    RemoteProblem, S3Options, Secret, ServerError, SftpOptions, SpaceLimit, Store, StoreError,
-    StoreOptions, open_store,
+    FtpOptions, GsOptions, Hold, Medium, NodeKind, ObjectMeta, ObjectTrace, ObjectWriter,
+    Operation, Promises, RemoteProblem, S3Options, Secret, ServerError, SftpOptions, Shown,
+    SpaceLimit, Store, StoreError, StoreOptions, open_store,
 };
 pub use wal::{
     FetchError, Fetched, PushError, Pushed, StoredObject, WalArchive, WalBytes, WalFile, WalSource,

@@ -18,8 +18,19 @@ pub(crate) fn push_to_several(
     console: Console,
 ) -> Result<(), Failure> {
     let members = push_to_all(set, identity, name, source, codec)?;
-    warn_of_damage_in(&members, name, console);
-    judge(&members, name, set.required(), console)?;
+    conclude(&members, name, set, console)
+}
+
+/// Says what became of the file in all repositories, and is done when as many as are
+/// required have it.
+pub(super) fn conclude(
+    members: &[MemberPush],
+    name: &WalFileName,
+    set: &RepositorySet,
+    console: Console,
+) -> Result<(), Failure> {
+    warn_of_damage_in(members, name, console);
+    judge(members, name, set.required(), console)?;
     if members
         .iter()
         .all(|member| matches!(member.outcome, Ok(Pushed::AlreadyPresent(_))))
@@ -28,7 +39,7 @@ pub(crate) fn push_to_several(
             "\"{name}\" is in all repositories already, with the same content"
         ));
     }
-    make_up(&members, name, console);
+    make_up(members, name, console);
     Ok(())
 }
 
@@ -147,7 +158,7 @@ fn refused(members: &[MemberPush], refusing: &MemberPush, error: &MemberError) -
         .iter()
         .filter(|member| member.location != refusing.location)
         .map(|member| match &member.outcome {
-            Ok(Pushed::AlreadyPresent(object)) => format!(
+            Ok(Pushed::AlreadyPresent(object) | Pushed::StoredAhead(object)) => format!(
                 "Repository \"{}\" has the content that is offered, as \"{}\".",
                 member.location, object.location
             ),

@@ -5,6 +5,8 @@
     reason = "each test program uses another part of the scene"
 )]
 
+pub mod backlog;
+
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

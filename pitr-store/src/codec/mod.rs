@@ -94,6 +94,40 @@ impl Codec {
         self.encoding().suffix()
     }
 
+    /// About how much memory the encoder takes for content of this length: how many
+    /// may run at the same time.
+    pub fn encoder_bytes(self, content_bytes: u64) -> u64 {
+        const MIB: u64 = 1 << 20;
+        match self {
+            // window and tables, both no larger than the content asks for
+            Self::Zstd { level } => {
+                let most = match level {
+                    ..=3 => 4,
+                    4..=8 => 16,
+                    9..=12 => 48,
+                    13..=15 => 64,
+                    16.. => 96,
+                };
+                (most * MIB).min(content_bytes.saturating_mul(8) + 2 * MIB)
+            }
+            // "CompMem" of the presets in xz(1)
+            Self::Xz { level } => {
+                MIB * match level {
+                    0 => 3,
+                    1 => 9,
+                    2 => 17,
+                    3 => 32,
+                    4 => 48,
+                    5 | 6 => 94,
+                    7 => 186,
+                    8 => 370,
+                    _ => 674,
+                }
+            }
+            Self::None => 0,
+        }
+    }
+
     /// Reads `zstd`, `zstd:LEVEL`, `xz`, `xz:LEVEL` or `none`.
     ///
     /// The level is 1 where none is given: on WAL both codecs gain little from

@@ -17,8 +17,8 @@ use super::secret::RepositorySecret;
 use super::writer::{EncryptedWriter, content_hasher, salted};
 use crate::key::ObjectKey;
 use crate::store::{
-    ContentDigest, ContentHasher, Entry, EntryKind, Hold, Medium, ObjectMeta, ObjectWriter,
-    Promises, Store, StoreError,
+    ContentDigest, ContentHasher, Entry, EntryKind, Hold, Medium, ObjectMeta, ObjectTrace,
+    ObjectWriter, Promises, Store, StoreError,
 };
 
 /// Objects of which header and size are remembered, for the next range.
@@ -248,6 +248,14 @@ impl Store for EncryptedStore {
         Ok(meta.map(|meta| ObjectMeta {
             size: content_size(meta.size),
         }))
+    }
+
+    fn trace(&self, key: &ObjectKey) -> Result<Option<ObjectTrace>, StoreError> {
+        self.inner.trace(key)
+    }
+
+    fn shows_at_once(&self) -> bool {
+        self.inner.shows_at_once()
     }
 
     fn expect(&self, documents: &[ObjectKey], names: &[ObjectKey]) -> bool {

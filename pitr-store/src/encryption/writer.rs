@@ -11,7 +11,9 @@ use super::document::PublicKey;
 use super::format::{CHUNK_BYTES, HEADER_BYTES, Header, SEALED_CHUNK_BYTES, Trailer};
 use crate::key::ObjectKey;
 use crate::store::digest::HashContent;
-use crate::store::{ContentDigest, ContentHasher, ObjectWriter, Operation, Store, StoreError};
+use crate::store::{
+    ContentDigest, ContentHasher, ObjectWriter, Operation, Shown, Store, StoreError,
+};
 
 /// Encrypts what is written to it into `output`. Holds one chunk.
 pub struct SealingWriter<W> {
@@ -114,8 +116,18 @@ impl<W> fmt::Debug for SealingWriter<W> {
 pub(super) struct EncryptedWriter {
     store: Arc<dyn Store>,
     key: ObjectKey,
-    sealing: SealingWriter<Box<dyn ObjectWriter>>,
+    header: Header,
+    stage: Stage,
     digest: Option<[u8; 32]>,
+}
+
+/// How far an object is.
+enum Stage {
+    Sealing(Box<SealingWriter<Box<dyn ObjectWriter>>>),
+    /// Its last chunk is sealed.
+    Sealed(Box<dyn ObjectWriter>),
+    /// Its end could not be written.
+    Failed,
 }
 
 impl EncryptedWriter {
@@ -130,48 +142,98 @@ impl EncryptedWriter {
         Ok(Self {
             store: Arc::clone(store),
             key: key.clone(),
-            sealing,
+            header: sealing.header,
+            stage: Stage::Sealing(Box::new(sealing)),
             digest: None,
         })
     }
-}
 
-impl Write for EncryptedWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.sealing.write(bytes)
+    /// The whole object, on its way into the other store.
+    fn seal(&mut self) -> Result<&mut Box<dyn ObjectWriter>, StoreError> {
+        let failed = |error| {
+            let location = self.store.object_location(&self.key);
+            StoreError::from_io(error, Operation::Write, &location)
+        };
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Failed) {
+            Stage::Sealing(sealing) => Stage::Sealed(sealing.finish(self.digest).map_err(failed)?),
+            other => other,
+        };
+        match &mut self.stage {
+            Stage::Sealed(object) => Ok(object),
+            Stage::Sealing(_) | Stage::Failed => Err(failed(has_ended())),
+        }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.sealing.flush()
-    }
-}
-
-impl ObjectWriter for EncryptedWriter {
-    fn publish(self: Box<Self>) -> Result<(), StoreError> {
-        let header = self.sealing.header.to_bytes();
-        let location = || self.store.object_location(&self.key);
-        let object = self
-            .sealing
-            .finish(self.digest)
-            .map_err(|e| StoreError::from_io(e, Operation::Write, &location()))?;
-        match object.publish() {
+    /// Shows the whole object by `show`.
+    fn end<T>(
+        mut self,
+        show: impl FnOnce(Box<dyn ObjectWriter>) -> Result<T, StoreError>,
+        durable: impl FnOnce() -> T,
+    ) -> Result<T, StoreError> {
+        self.seal()?;
+        let Stage::Sealed(object) = self.stage else {
+            let location = self.store.object_location(&self.key);
+            return Err(StoreError::from_io(
+                has_ended(),
+                Operation::Write,
+                &location,
+            ));
+        };
+        match show(object) {
             // A store whose answer was lost may say so of the object that was
             // written just now. Contents cannot be compared without the private
             // key, but no two objects have the same header.
             Err(StoreError::AlreadyExists { key, location }) if key == self.key => {
                 let whole = 0..u64::try_from(HEADER_BYTES).unwrap_or(u64::MAX);
                 match self.store.read_range(&key, whole) {
-                    Ok(found) if found == header => self.store.make_durable(&key),
+                    Ok(found) if found == self.header.to_bytes() => {
+                        self.store.make_durable(&key)?;
+                        Ok(durable())
+                    }
                     // whoever asks next learns what stands there
                     _ => Err(StoreError::AlreadyExists { key, location }),
                 }
             }
-            published => published,
+            shown => shown,
+        }
+    }
+}
+
+fn has_ended() -> io::Error {
+    io::Error::other("the object has ended already")
+}
+
+impl Write for EncryptedWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.stage {
+            Stage::Sealing(sealing) => sealing.write(bytes),
+            Stage::Sealed(_) | Stage::Failed => Err(has_ended()),
         }
     }
 
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.stage {
+            Stage::Sealing(sealing) => sealing.flush(),
+            Stage::Sealed(_) | Stage::Failed => Err(has_ended()),
+        }
+    }
+}
+
+impl ObjectWriter for EncryptedWriter {
+    fn publish(self: Box<Self>) -> Result<(), StoreError> {
+        (*self).end(|object| object.publish(), || ())
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.seal()?.sync()
+    }
+
+    fn publish_beside(self: Box<Self>) -> Result<Shown, StoreError> {
+        (*self).end(|object| object.publish_beside(), Shown::durable)
+    }
+
     fn set_content_digest(&mut self, digest: &ContentDigest) {
-        self.digest = Some(salted(&self.sealing.header, digest));
+        self.digest = Some(salted(&self.header, digest));
     }
 }
 

@@ -18,7 +18,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::key::ObjectKey;
 use crate::store::{
-    Entry, Hold, ObjectMeta, ObjectWriter, Operation, SpaceLimit, Store, StoreError,
+    Entry, Hold, ObjectMeta, ObjectTrace, ObjectWriter, Operation, SpaceLimit, Store, StoreError,
 };
 
 /// Permission bits of every file that a store makes, whatever the umask is.
@@ -98,6 +98,14 @@ impl Store for LocalStore {
 
     fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
         self.stat_object(key)
+    }
+
+    fn trace(&self, key: &ObjectKey) -> Result<Option<ObjectTrace>, StoreError> {
+        self.trace_object(key)
+    }
+
+    fn shows_at_once(&self) -> bool {
+        true
     }
 
     fn list(&self, folder: Option<&ObjectKey>) -> Result<Vec<Entry>, StoreError> {

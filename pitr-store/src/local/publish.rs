@@ -8,6 +8,9 @@
 //! 2. rename to the final name, which fails where that name exists;
 //! 3. sync the folder: the name survives power loss.
 //!
+//! [`LocalWriter::publish_beside`] gives the third step back as a [`Shown`], to be done for
+//! many objects of the folder at once.
+//!
 //! The temporary name is always the same for a key (`.NAME.tmp`) and its file
 //! is locked while somebody writes it. A free lock means a dead writer: the
 //! next one takes the file over, so that no crash leaves debris for ever.
@@ -26,7 +29,8 @@ use super::folder::sync_folder;
 use super::lock::{LockOutcome, is_still, lock_folder, try_lock};
 use super::{FILE_MODE, LocalStore, full_error, system_error};
 use crate::key::ObjectKey;
-use crate::store::{ObjectWriter, Operation, StoreError};
+use crate::store::shown::FolderId;
+use crate::store::{ObjectWriter, Operation, Shown, StoreError};
 
 /// How many writers may be at one key at once; the next one is told to wait.
 const SLOTS: u32 = 8;
@@ -40,6 +44,8 @@ pub(super) struct LocalWriter {
     temp: Temp,
     /// `None` once given up: the temporary file is gone.
     file: Option<File>,
+    /// Whether the content is on the disk.
+    synced: bool,
     /// Whether showing the file has been tried: it may have worked, whatever
     /// the answer was.
     may_show: bool,
@@ -87,6 +93,7 @@ impl LocalWriter {
             rivals: rivals.to_vec(),
             temp,
             file: Some(file),
+            synced: false,
             may_show: false,
             written_bytes: 0,
             root: store.root.clone(),
@@ -162,6 +169,7 @@ impl Write for LocalWriter {
         let Some(file) = &mut self.file else {
             return Err(given_up(self.location(&self.key)).into());
         };
+        self.synced = false;
         match file.write(bytes) {
             Ok(count) => {
                 self.written_bytes = self
@@ -182,23 +190,11 @@ impl Write for LocalWriter {
     }
 }
 
-impl ObjectWriter for LocalWriter {
-    fn publish(mut self: Box<Self>) -> Result<(), StoreError> {
+impl LocalWriter {
+    /// Renames the file to its name, where neither that nor a rival is taken.
+    fn appear(&mut self) -> Result<(), StoreError> {
+        self.sync()?;
         let location = self.location(&self.key);
-        let Some(file) = self.file.as_ref() else {
-            return Err(given_up(location));
-        };
-        // Spares the sync where the answer is known already.
-        if let Some(key) = self.existing()? {
-            return Err(self.already_exists(key));
-        }
-
-        // A failed sync is final: the kernel may have dropped the pages and
-        // would call the next sync a success. So the file goes.
-        if let Err(errno) = retry_on_intr(|| fsync(file)) {
-            return Err(self.give_up(errno, Operation::Sync, 0));
-        }
-
         // Rivals have other names, so the rename alone cannot see them.
         let lock = match self.rivals.as_slice() {
             [] => None,
@@ -207,6 +203,9 @@ impl ObjectWriter for LocalWriter {
         if let Some(key) = self.existing()? {
             return Err(self.already_exists(key));
         }
+        let Some(file) = self.file.as_ref() else {
+            return Err(given_up(location));
+        };
         if !is_still(self.folder.as_fd(), &self.temp.name, file.as_fd()) {
             return Err(StoreError::Io {
                 operation: Operation::Publish,
@@ -241,9 +240,59 @@ impl ObjectWriter for LocalWriter {
         // Published: from here on nothing may remove it, because somebody else
         // may have found it and told his server that it is stored.
         self.file = None;
-        sync_folder(self.folder.as_fd(), location)?;
+        Ok(())
+    }
+}
+
+impl ObjectWriter for LocalWriter {
+    fn publish(mut self: Box<Self>) -> Result<(), StoreError> {
+        self.appear()?;
+        sync_folder(self.folder.as_fd(), self.location(&self.key))?;
         self.sweep();
         Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        let location = self.location(&self.key);
+        let Some(file) = self.file.as_ref() else {
+            return Err(given_up(location));
+        };
+        if self.synced {
+            return Ok(());
+        }
+        // Spares the sync where the answer is known already.
+        if let Some(key) = self.existing()? {
+            return Err(self.already_exists(key));
+        }
+        // A failed sync is final: the kernel may have dropped the pages and
+        // would call the next sync a success. So the file goes.
+        if let Err(errno) = retry_on_intr(|| fsync(file)) {
+            return Err(self.give_up(errno, Operation::Sync, 0));
+        }
+        self.synced = true;
+        Ok(())
+    }
+
+    fn publish_beside(mut self: Box<Self>) -> Result<Shown, StoreError> {
+        // before it appears: afterwards nothing may fail but the sync
+        let location = self.location(&self.key);
+        let failed = |operation| move |errno| system_error(errno, operation, location);
+        let folder = self.folder.try_clone().map_err(|source| StoreError::Io {
+            operation: Operation::Open,
+            location: self.location(&self.key),
+            source,
+        })?;
+        let stat = fstat(&folder).map_err(failed(Operation::Stat))?;
+        self.appear()?;
+        self.sweep();
+        let location = self.location(&self.key);
+        let id = FolderId {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+        };
+        Ok(Shown::in_folder(id, move || {
+            sync_folder(folder.as_fd(), location)
+        }))
     }
 }
 

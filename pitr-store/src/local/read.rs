@@ -6,14 +6,14 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, fsync, openat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, fsync, openat, statat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::folder::{kind_of, node_kind, sync_folder};
 use super::publish::sweep;
 use super::{LocalStore, system_error};
 use crate::key::ObjectKey;
-use crate::store::{NodeKind, ObjectMeta, Operation, StoreError};
+use crate::store::{NodeKind, ObjectMeta, ObjectTrace, Operation, StoreError};
 
 /// An object open for reading. Its errors name it.
 #[derive(Debug)]
@@ -109,16 +109,32 @@ fn wrong_kind(location: String, found: NodeKind) -> StoreError {
     }
 }
 
+fn size_of(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
 impl LocalStore {
     pub(super) fn stat_object(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        Ok(self.system_stat(key)?.map(|stat| ObjectMeta {
+            size: size_of(&stat),
+        }))
+    }
+
+    /// By its inode and the time of its last change, which no program can set.
+    pub(super) fn trace_object(&self, key: &ObjectKey) -> Result<Option<ObjectTrace>, StoreError> {
+        Ok(self.system_stat(key)?.map(|stat| {
+            let version = format!("{}:{}.{}", stat.st_ino, stat.st_ctime, stat.st_ctime_nsec);
+            ObjectTrace::of_version(size_of(&stat), &version)
+        }))
+    }
+
+    fn system_stat(&self, key: &ObjectKey) -> Result<Option<Stat>, StoreError> {
         let Some(folder) = self.open_folder(key.parent().as_ref())? else {
             return Ok(None);
         };
         match retry_on_intr(|| statat(&folder, key.file_name(), AtFlags::SYMLINK_NOFOLLOW)) {
             Ok(stat) => match node_kind(FileType::from_raw_mode(stat.st_mode)) {
-                NodeKind::Object => Ok(Some(ObjectMeta {
-                    size: u64::try_from(stat.st_size).unwrap_or(0),
-                })),
+                NodeKind::Object => Ok(Some(stat)),
                 found => Err(wrong_kind(self.text(Some(key)), found)),
             },
             Err(Errno::NOENT) => Ok(None),

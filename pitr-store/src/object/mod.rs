@@ -39,7 +39,8 @@ use self::reader::Ranged;
 use self::runtime::Pending;
 use crate::key::ObjectKey;
 use crate::store::{
-    Entry, Hold, Medium, ObjectMeta, ObjectWriter, Operation, Promises, Store, StoreError,
+    Entry, Hold, Medium, ObjectMeta, ObjectTrace, ObjectWriter, Operation, Promises, Store,
+    StoreError,
 };
 
 #[cfg(feature = "az")]
@@ -255,6 +256,21 @@ impl Store for BucketStore {
             |bucket| async move {
                 let head = bucket.head(&name).await?;
                 Ok(head.map(|head| ObjectMeta { size: head.size }))
+            },
+        )
+    }
+
+    fn trace(&self, key: &ObjectKey) -> Result<Option<ObjectTrace>, StoreError> {
+        let name = self.name(key);
+        self.bucket.run(
+            Operation::Stat,
+            || self.object_location(key),
+            |bucket| async move {
+                let head = bucket.head(&name).await?;
+                Ok(head.map(|head| {
+                    let version = head.e_tag.unwrap_or_default();
+                    ObjectTrace::of_version(head.size, &version)
+                }))
             },
         )
     }

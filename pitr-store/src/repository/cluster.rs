@@ -27,14 +27,22 @@ pub struct Cluster {
     store: Arc<dyn Store>,
     folder: ObjectKey,
     document: ClusterDocument,
+    /// When the repository was made.
+    created: Arc<str>,
 }
 
 impl Cluster {
-    pub(super) fn new(store: Arc<dyn Store>, folder: ObjectKey, document: ClusterDocument) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        folder: ObjectKey,
+        document: ClusterDocument,
+        created: &str,
+    ) -> Self {
         Self {
             store,
             folder,
             document,
+            created: Arc::from(created),
         }
     }
 
@@ -65,7 +73,12 @@ impl Cluster {
 
     /// The cluster's write-ahead log.
     pub fn wal(&self) -> WalArchive {
-        WalArchive::new(Arc::clone(&self.store), &self.folder, self.identity())
+        WalArchive::new(
+            Arc::clone(&self.store),
+            &self.folder,
+            self.identity(),
+            Arc::clone(&self.created),
+        )
     }
 
     /// Its base backups.

@@ -492,6 +492,7 @@ impl Repository {
             Arc::clone(&self.content),
             folder,
             document,
+            &self.document.created,
         )))
     }
 
@@ -557,7 +558,12 @@ impl Repository {
             first_seen: document::now(),
         };
         match document::put(self.store.as_ref(), &key, &document) {
-            Ok(()) => Ok(Cluster::new(Arc::clone(&self.content), folder, document)),
+            Ok(()) => Ok(Cluster::new(
+                Arc::clone(&self.content),
+                folder,
+                document,
+                &self.document.created,
+            )),
             Err(DocumentError::Store(StoreError::AlreadyExists { location, .. })) => {
                 self.store.make_durable(&key)?;
                 match self.cluster(identity.system_identifier)? {

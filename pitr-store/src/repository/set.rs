@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Repository, RepositoryError};
 use crate::encryption::KeySource;
 use crate::store::Store;
+use crate::wal::Recollection;
 
 /// The repositories that one server archives into and restores from, in the
 /// order of the setting. One alone is a set too.
@@ -13,6 +14,7 @@ pub struct RepositorySet {
     stores: Vec<Arc<dyn Store>>,
     required: usize,
     keys: KeySource,
+    recollection: Option<Arc<dyn Recollection>>,
 }
 
 /// A repository that gave no answer.
@@ -42,7 +44,23 @@ impl RepositorySet {
             stores,
             required: required.unwrap_or(all).clamp(1, all.max(1)),
             keys: KeySource::default(),
+            recollection: None,
         }
+    }
+
+    /// The same, with what was written down of objects in the repositories
+    /// ([`WalArchive::with_recollection`]).
+    ///
+    /// [`WalArchive::with_recollection`]: crate::wal::WalArchive::with_recollection
+    #[must_use]
+    pub fn with_recollection(mut self, recollection: Option<Arc<dyn Recollection>>) -> Self {
+        self.recollection = recollection;
+        self
+    }
+
+    /// What was written down of objects in the repositories.
+    pub fn recollection(&self) -> Option<&Arc<dyn Recollection>> {
+        self.recollection.as_ref()
     }
 
     /// The same, opened with these keys where something is encrypted.

@@ -16,6 +16,8 @@ pub(crate) mod secret_file;
 #[cfg(any(feature = "sftp", feature = "ftp"))]
 pub(crate) mod server_address;
 pub(crate) mod server_error;
+pub(crate) mod shown;
+mod trace;
 
 use std::any::Any;
 use std::fmt;
@@ -32,6 +34,8 @@ pub use options::{AzOptions, FtpOptions, GsOptions, S3Options, SftpOptions, Stor
 pub use remote_problem::RemoteProblem;
 pub use secret::Secret;
 pub use server_error::ServerError;
+pub use shown::Shown;
+pub use trace::ObjectTrace;
 
 /// A place that keeps whole objects under keys, each written once.
 ///
@@ -128,6 +132,27 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// Anything in doubt, also a folder or link in the object's place.
     fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError>;
+
+    /// What tells the object from any other that may take its place, found out
+    /// without reading it. `Ok(None)` only if its absence is proven.
+    ///
+    /// Two equal traces are taken as the same object by [`crate::wal::Recollection`],
+    /// and by nobody else. Where a medium tells no more than the size, that is all.
+    /// A store around another passes this on, and [`Store::shows_at_once`] too.
+    ///
+    /// # Errors
+    /// As [`Store::stat`].
+    fn trace(&self, key: &ObjectKey) -> Result<Option<ObjectTrace>, StoreError> {
+        Ok(self.stat(key)?.map(|meta| ObjectTrace::of_size(meta.size)))
+    }
+
+    /// Whether showing an object takes no time once it is written and synced, as
+    /// a rename does. Then many are written at the same time and shown in their
+    /// order. Where the object travels when it is shown, order would cost the time of
+    /// each, and unpublished objects lie in memory.
+    fn shows_at_once(&self) -> bool {
+        false
+    }
 
     /// Those of `keys` that are there, in their order: each one's place among
     /// `keys`, and its size. The keys lie in one folder and begin with the first
@@ -290,6 +315,27 @@ pub trait ObjectWriter: Write + Send {
     /// After any other error the object may or may not be there; trying again
     /// from the beginning is safe.
     fn publish(self: Box<Self>) -> Result<(), StoreError>;
+
+    /// Makes the content durable where that can be done before it shows. Nothing
+    /// is written after it. [`publish`](Self::publish) and [`publish_beside`](Self::publish_beside) do
+    /// it themselves; who has to wait before he shows the object calls it before
+    /// he waits.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish); after one the object can only be dropped.
+    fn sync(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// The same as [`publish`](Self::publish), but for the object's name in its
+    /// folder: that survives power loss only once [`Shown::settle_all`] has said
+    /// so, which serves many objects of a folder at once.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    fn publish_beside(self: Box<Self>) -> Result<Shown, StoreError> {
+        self.publish().map(|()| Shown::durable())
+    }
 
     /// Leaves the digest of the content with the object, for
     /// [`Store::has_content`]; made by [`Store::content_hasher`].

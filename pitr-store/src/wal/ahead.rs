@@ -14,9 +14,10 @@ use super::identify::{SegmentIdentity, identify};
 use super::push::{Chunk, READ_BYTES, encode_into, source_error};
 use super::scan::Scan;
 use super::source::{WalSource, read_full};
-use super::{PushError, StoredObject, WalArchive, summary};
+use super::turn::{PushedInTurn, Turn};
+use super::{PushError, Pushed, StoredObject, WalArchive, summary};
 use crate::codec::{Codec, Encoder, Encoding};
-use crate::store::{ContentDigest, ContentHasher, ObjectWriter, Operation, StoreError};
+use crate::store::{ContentDigest, ContentHasher, ObjectWriter, Operation, Shown, StoreError};
 
 /// Longest segment that is kept in memory, encoded.
 const LONGEST_BYTES: u64 = 32 << 20;
@@ -57,7 +58,8 @@ impl EncodedAhead {
         source.rewind().ok()?;
         let head_bytes = read_full(source, &mut buffer).ok()?;
         let identity = identify(name, buffer.get(..head_bytes)?, content_bytes).ok()?;
-        let mut scan = Scan::of_content(name, identity.cluster.segment_size, None);
+        let size = identity.cluster.segment_size;
+        let mut scan = Scan::of_content(name, size, None, false);
         let encoder = Encoder::with_workers(codec, content_bytes, workers()).ok()?;
         let mut blocks = Blocks::default();
         let chunk = &mut Chunk {
@@ -128,7 +130,8 @@ impl WalArchive {
         name: &WalFileName,
         source: &mut dyn WalSource,
         ahead: EncodedAhead,
-    ) -> Result<Option<(StoredObject, Option<SegmentSummary>)>, PushError> {
+        turn: Option<&dyn Turn>,
+    ) -> Result<Option<PushedInTurn>, PushError> {
         if ahead.name != *name {
             return Ok(None);
         }
@@ -167,6 +170,9 @@ impl WalArchive {
         if let Some(digest) = &digest {
             writer.set_content_digest(digest);
         }
+        if turn.is_some_and(|turn| !turn.comes(self.store.shows_at_once())) {
+            return Err(PushError::Withdrawn { name: *name });
+        }
         writer.publish().map_err(with_need)?;
         let object = StoredObject {
             name: *name,
@@ -175,7 +181,15 @@ impl WalArchive {
             encoding: ahead.encoding,
             stored_bytes: ahead.bytes,
         };
-        Ok(Some((object, Some(ahead.summary))))
+        Ok(Some(PushedInTurn {
+            pushed: Pushed::Stored {
+                object,
+                summary: Some(Box::new(ahead.summary)),
+            },
+            shown: Shown::durable(),
+            // the server is told of this one now: it will not come for it again
+            fingerprint: None,
+        }))
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::push::PushError;
+use super::fingerprint::Fingerprinter;
+use super::push_error::PushError;
 use super::source::{WalSource, read_full};
 use super::{StoredObject, WalArchive};
 use crate::codec::{DecodeError, Decoder};
@@ -51,10 +52,13 @@ impl WalArchive {
     ///
     /// The stored copy is decoded to its end even after a difference: before
     /// its checksum has been seen, a difference may as well be damage.
+    /// `fingerprinter` takes what is read of the source: all of it, where both are
+    /// the same.
     pub(super) fn compare(
         &self,
         stored: &StoredObject,
         source: &mut dyn WalSource,
+        mut fingerprinter: Option<&mut Fingerprinter>,
     ) -> Result<Comparison, PushError> {
         let source_failed = |origin: String| move |source| PushError::Source { origin, source };
         source.rewind().map_err(source_failed(source.origin()))?;
@@ -62,7 +66,7 @@ impl WalArchive {
             Ok(object) => object,
             Err(StoreError::NotFound { .. }) => return Ok(Comparison::Vanished),
             Err(locked) if locked.is_locked() => {
-                return self.compare_digests(stored, source, locked);
+                return self.compare_digests(stored, source, fingerprinter, locked);
             }
             Err(e) => return Err(e.into()),
         };
@@ -92,6 +96,9 @@ impl WalArchive {
                 let length =
                     read_full(source, &mut offered).map_err(source_failed(source.origin()))?;
                 let offered = offered.get(..length).unwrap_or(&[]);
+                if let Some(fingerprinter) = &mut fingerprinter {
+                    fingerprinter.update(offered);
+                }
                 if offered != chunk {
                     let same = offered.iter().zip(chunk).take_while(|(a, b)| a == b);
                     first_difference = Some(compared_bytes + to_u64(same.count()));
@@ -123,6 +130,7 @@ impl WalArchive {
         &self,
         stored: &StoredObject,
         source: &mut dyn WalSource,
+        mut fingerprinter: Option<&mut Fingerprinter>,
         locked: StoreError,
     ) -> Result<Comparison, PushError> {
         let Some(mut hasher) = self.store.content_hasher() else {
@@ -136,7 +144,12 @@ impl WalArchive {
             })?;
             match chunk.get(..length) {
                 None | Some([]) => break,
-                Some(bytes) => hasher.update(bytes),
+                Some(bytes) => {
+                    hasher.update(bytes);
+                    if let Some(fingerprinter) = &mut fingerprinter {
+                        fingerprinter.update(bytes);
+                    }
+                }
             }
         }
         match self.store.has_content(&stored.key, &hasher.finish()) {

@@ -91,7 +91,7 @@ fn long_archive() -> (TempDir, WalArchive, Arc<AtomicU64>) {
         inner: LocalStore::new(dir.path()),
         listings: Arc::clone(&listings),
     };
-    let wal = WalArchive::new(Arc::new(store), &folder, cluster);
+    let wal = WalArchive::new(Arc::new(store), &folder, cluster, Arc::from(""));
     (dir, wal, listings)
 }
 

@@ -5,13 +5,16 @@ mod catalog;
 mod compare;
 mod copy;
 mod fetch;
+mod fingerprint;
 mod identify;
 mod layout;
 #[cfg(test)]
 mod listing_tests;
 mod push;
 mod push_all;
+mod push_error;
 mod recent;
+mod recollection;
 mod scan;
 mod source;
 mod summary;
@@ -19,6 +22,7 @@ mod summary_frame;
 #[cfg(test)]
 mod tests;
 mod text_file;
+mod turn;
 
 use std::sync::Arc;
 
@@ -33,14 +37,18 @@ pub use catalog::{StoredSegment, TimelineContent, WalGap, WalRange};
 pub use compare::Origin;
 pub use copy::{Copied, CopyError};
 pub use fetch::{FetchError, Fetched};
+pub use fingerprint::{Fingerprint, Fingerprinter};
 pub use identify::{IdentifyError, SegmentIdentity, identify};
-pub use push::{PushError, Pushed};
-pub use push_all::{MemberError, MemberPush, push_to_all};
+pub use push::Pushed;
+pub use push_all::{MemberError, MemberPush, push_to_all, push_to_all_in_turn};
+pub use push_error::PushError;
 pub use recent::{CaughtUp, catch_up};
+pub use recollection::{ArchiveAddress, Recollected, Recollection};
 pub use source::{WalBytes, WalFile, WalSource};
 pub use summary::{SummaryError, summary_at_end, summary_to_frame};
 pub use summary_frame::SummaryFrameError;
 pub use text_file::{MAX_TEXT_FILE_BYTES, TextFileError, check_text_file};
+pub use turn::{PushedInTurn, Turn};
 
 /// The stored log of one cluster: [`push`](Self::push), [`locate`](Self::locate),
 /// [`fetch_to`](Self::fetch_to), and what there is.
@@ -49,6 +57,9 @@ pub struct WalArchive {
     store: Arc<dyn Store>,
     folder: ObjectKey,
     cluster: ClusterIdentity,
+    /// Of the repository, as its document says.
+    created: Arc<str>,
+    recollection: Option<Arc<dyn Recollection>>,
     scans: bool,
 }
 
@@ -72,13 +83,29 @@ impl WalArchive {
         store: Arc<dyn Store>,
         cluster_folder: &ObjectKey,
         cluster: ClusterIdentity,
+        created: Arc<str>,
     ) -> Self {
         Self {
             store,
             folder: layout::wal_folder(cluster_folder),
             cluster,
+            created,
+            recollection: None,
             scans: true,
         }
+    }
+
+    /// The same, with what was written down of objects that it holds: a push asks
+    /// it before it reads a stored object.
+    #[must_use]
+    pub fn with_recollection(mut self, recollection: Option<Arc<dyn Recollection>>) -> Self {
+        self.recollection = recollection;
+        self
+    }
+
+    /// Whether objects show at once ([`Store::shows_at_once`]).
+    pub fn shows_at_once(&self) -> bool {
+        self.store.shows_at_once()
     }
 
     /// Pushes without reading the records, and so without summaries and without

@@ -6,14 +6,17 @@ use pitr_core::{Lsn, SegmentSummary, WalFileName};
 
 use super::ahead::EncodedAhead;
 use super::compare::{Comparison, Origin, to_u64};
-use super::identify::{IdentifyError, identify};
+use super::fingerprint::Fingerprinter;
+use super::identify::identify;
+use super::push_error::PushError;
 use super::scan::{Scan, Scanned, SharedChunk};
 use super::source::{WalSource, read_full};
 use super::text_file::{MAX_TEXT_FILE_BYTES, TextFileError, check_text_file};
+use super::turn::{PushedInTurn, Turn};
 use super::{StoredObject, WalArchive, layout, summary};
-use crate::codec::{Codec, DecodeError, EncodeError, Encoder, Encoding};
+use crate::codec::{Codec, EncodeError, Encoder, Encoding};
 use crate::key::ObjectKey;
-use crate::store::{Operation, StoreError};
+use crate::store::{Operation, Shown, StoreError};
 
 /// How much of a segment is in memory at a time: stays in the processor's cache
 /// between reading and compressing.
@@ -39,125 +42,18 @@ pub enum Pushed {
     },
     /// The same content was there already, perhaps under another codec.
     AlreadyPresent(StoredObject),
+    /// An earlier push of this host has stored it ahead, and this is the same
+    /// content ([`super::Recollection`]).
+    StoredAhead(StoredObject),
 }
 
 impl Pushed {
     /// The object that holds the file.
     pub fn object(&self) -> &StoredObject {
         match self {
-            Self::Stored { object, .. } | Self::AlreadyPresent(object) => object,
-        }
-    }
-}
-
-/// Why a file was not stored. Nothing in the repository was changed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PushError {
-    /// The source is certainly not the segment of this cluster that its name says.
-    #[error(transparent)]
-    Identify(#[from] IdentifyError),
-    /// The source is not the history or backup history file that its name says.
-    #[error(transparent)]
-    TextFile(#[from] TextFileError),
-    /// The source cannot be read.
-    #[error("could not read \"{origin}\": {source}")]
-    Source {
-        /// The source.
-        origin: String,
-        /// What the system answered.
-        source: io::Error,
-    },
-    /// The source got shorter or longer while it was read.
-    #[error(
-        "\"{origin}\" changed while it was read: {expected_bytes} bytes at first, then {found_bytes}"
-    )]
-    SourceChanged {
-        /// The source.
-        origin: String,
-        /// Length when it was opened.
-        expected_bytes: u64,
-        /// Bytes that were read, at least.
-        found_bytes: u64,
-    },
-    /// Other content is stored under the name. It stays.
-    #[error(
-        "\"{name}\" is archived already with other content: offered is {offered}, stored is {stored}; \
-         {}{}",
-        match .first_difference {
-            Some(first) => format!("they differ from byte {first} on"),
-            None => "their digests differ".to_owned(),
-        },
-        .lsn.map(|lsn| format!(" (LSN {lsn})")).unwrap_or_default()
-    )]
-    Conflict {
-        /// The name in dispute.
-        name: WalFileName,
-        /// What was to be stored.
-        offered: Origin,
-        /// What is stored.
-        stored: Box<Origin>,
-        /// First byte of the content that differs; `None` where only digests
-        /// could be compared.
-        first_difference: Option<u64>,
-        /// The same as a position in the log, for a segment.
-        lsn: Option<Lsn>,
-    },
-    /// The stored copy cannot be read, so nobody can say whether it is the same.
-    #[error(
-        "\"{name}\" is archived already, but the stored copy \"{location}\" cannot be read: {source}"
-    )]
-    StoredUnreadable {
-        /// The name.
-        name: WalFileName,
-        /// The stored copy.
-        location: String,
-        /// What is wrong with it.
-        source: DecodeError,
-    },
-    /// The codec failed.
-    #[error("could not compress \"{origin}\": {source}")]
-    Encode {
-        /// The source.
-        origin: String,
-        /// What the codec said.
-        source: EncodeError,
-    },
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl PushError {
-    /// What the administrator can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Identify(error) => error.hint(),
-            Self::Store(error) => error.hint(),
-            Self::Conflict {
-                name: WalFileName::Partial(_),
-                stored,
-                ..
-            } => Some(format!(
-                "Servers that were promoted one after the other from the same timeline each leave such a file. Keep a copy of \"{}\", delete it from the repository, and the next try stores the other.",
-                stored.location
-            )),
-            Self::Conflict { .. } => Some(
-                "Do two servers archive here, one of them a copy of the other? A copy needs archive_mode = off, or a repository of its own."
-                    .to_owned(),
-            ),
-            Self::StoredUnreadable {
-                source: DecodeError::Setup { .. },
-                ..
-            } => Some("Is memory short? The stored copy may be whole: leave it.".to_owned()),
-            Self::StoredUnreadable { location, .. } => Some(format!(
-                "Keep a copy of \"{location}\", delete it from the repository, and the next try stores the segment anew."
-            )),
-            Self::TextFile(_) => Some(
-                "In archive_command, %p is the path and %f the file name: pass them in this order."
-                    .to_owned(),
-            ),
-            Self::Source { .. } | Self::SourceChanged { .. } | Self::Encode { .. } => None,
+            Self::Stored { object, .. }
+            | Self::AlreadyPresent(object)
+            | Self::StoredAhead(object) => object,
         }
     }
 }
@@ -200,8 +96,22 @@ impl WalArchive {
         name: &WalFileName,
         source: &mut dyn WalSource,
         codec: Codec,
-        mut ahead: Option<EncodedAhead>,
+        ahead: Option<EncodedAhead>,
     ) -> Result<Pushed, PushError> {
+        let pushed = self.push_when(name, source, codec, ahead, None)?;
+        // a push by itself has settled everything
+        Shown::settle_all([pushed.shown])?;
+        Ok(pushed.pushed)
+    }
+
+    pub(super) fn push_when(
+        &self,
+        name: &WalFileName,
+        source: &mut dyn WalSource,
+        codec: Codec,
+        mut ahead: Option<EncodedAhead>,
+        turn: Option<&dyn Turn>,
+    ) -> Result<PushedInTurn, PushError> {
         let mut buffer = Vec::new();
         let mut attempt = 1;
         loop {
@@ -209,26 +119,32 @@ impl WalArchive {
             let mut copies = self.locate_all(name)?;
             if copies.is_empty() {
                 let ahead = ahead.take();
-                match self.store_either(name, source, &mut buffer, head_bytes, codec, ahead) {
-                    Ok((object, summary)) => {
-                        let summary = summary.map(Box::new);
-                        return Ok(Pushed::Stored { object, summary });
-                    }
+                match self.store_either(name, source, &mut buffer, head_bytes, codec, ahead, turn) {
                     Err(PushError::Store(StoreError::AlreadyExists { key, location })) => {
                         copies.push(self.stored_object(name, key, location)?);
                     }
-                    Err(other) => return Err(other),
+                    other => return other,
                 }
+            }
+            if let [only] = copies.as_slice()
+                && let Some(fingerprint) = self.is_recollected(only, source)?
+            {
+                return Ok(PushedInTurn {
+                    pushed: Pushed::StoredAhead(only.clone()),
+                    shown: Shown::durable(),
+                    fingerprint: Some(fingerprint),
+                });
             }
             let mut standing = None;
             // where there are two, which has happened where the medium has no
             // locks, both must be the same: no reader takes one of them
             for copy in copies {
-                match self.compare(&copy, source)? {
+                let mut fingerprinter = turn.map(|_| Fingerprinter::new());
+                match self.compare(&copy, source, fingerprinter.as_mut())? {
                     Comparison::Same => {
                         // Its writer may have been killed before the folder's sync.
                         self.store.make_durable(&copy.key)?;
-                        standing.get_or_insert(copy);
+                        standing.get_or_insert((copy, fingerprinter.map(|it| it.finish())));
                     }
                     Comparison::Different {
                         first_difference,
@@ -251,8 +167,12 @@ impl WalArchive {
                     Comparison::Vanished => {}
                 }
             }
-            if let Some(standing) = standing {
-                return Ok(Pushed::AlreadyPresent(standing));
+            if let Some((standing, fingerprint)) = standing {
+                return Ok(PushedInTurn {
+                    pushed: Pushed::AlreadyPresent(standing),
+                    shown: Shown::durable(),
+                    fingerprint,
+                });
             }
             attempt += 1;
             if attempt > ATTEMPTS {
@@ -303,6 +223,10 @@ impl WalArchive {
     }
 
     /// Stores what was encoded ahead, if it was, or else encodes.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all that a push has, in the middle of it"
+    )]
     fn store_either(
         &self,
         name: &WalFileName,
@@ -311,15 +235,16 @@ impl WalArchive {
         head_bytes: usize,
         codec: Codec,
         ahead: Option<EncodedAhead>,
-    ) -> Result<(StoredObject, Option<SegmentSummary>), PushError> {
+        turn: Option<&dyn Turn>,
+    ) -> Result<PushedInTurn, PushError> {
         let Some(ahead) = ahead else {
-            return self.store_new(name, source, buffer, head_bytes, codec);
+            return self.store_new(name, source, buffer, head_bytes, codec, turn);
         };
-        if let Some(stored) = self.store_ahead(name, source, ahead)? {
+        if let Some(stored) = self.store_ahead(name, source, ahead, turn)? {
             return Ok(stored);
         }
         let head_bytes = self.read_and_check_head(name, source, buffer)?;
-        self.store_new(name, source, buffer, head_bytes, codec)
+        self.store_new(name, source, buffer, head_bytes, codec, turn)
     }
 
     /// Stores a new object: `buffer` holds the first `head_bytes`, the source
@@ -331,9 +256,10 @@ impl WalArchive {
         buffer: &mut Vec<u8>,
         head_bytes: usize,
         codec: Codec,
-    ) -> Result<(StoredObject, Option<SegmentSummary>), PushError> {
+        turn: Option<&dyn Turn>,
+    ) -> Result<PushedInTurn, PushError> {
         let codec = codec_of(name, codec);
-        let mut stored = self.write_new(name, source, buffer, head_bytes, codec);
+        let mut stored = self.write_new(name, source, buffer, head_bytes, codec, turn);
         if let Err(PushError::Store(StoreError::NoSpace { needed_bytes, .. })) = &mut stored {
             *needed_bytes = measure(source, buffer, codec).or(*needed_bytes);
         }
@@ -367,7 +293,8 @@ impl WalArchive {
         buffer: &mut Vec<u8>,
         mut head_bytes: usize,
         codec: Codec,
-    ) -> Result<(StoredObject, Option<SegmentSummary>), PushError> {
+        turn: Option<&dyn Turn>,
+    ) -> Result<PushedInTurn, PushError> {
         let encoding = codec.encoding();
         let (key, rivals) = self.target(name, encoding)?;
         let location = self.store.object_location(&key);
@@ -379,13 +306,18 @@ impl WalArchive {
                 bytes: 0,
             };
             let mut scan = if self.scans {
-                Scan::of(name, self.cluster.segment_size, self.store.as_ref())
+                let size = self.cluster.segment_size;
+                Scan::of(name, size, self.store.as_ref(), turn.is_some())
             } else {
                 Scan::Nothing
             };
             let chunk = &mut Chunk { buffer, head_bytes };
             encode(source, chunk, codec, &mut sink, &location, &mut scan)?;
-            let Scanned { summary, digest } = scan.finish();
+            let Scanned {
+                summary,
+                digest,
+                fingerprint,
+            } = scan.finish();
             let is_damaged = summary.as_ref().is_some_and(SegmentSummary::is_damaged);
             if is_damaged && reading < READINGS {
                 // what a disk or a memory got wrong once it may get right the next time
@@ -396,6 +328,9 @@ impl WalArchive {
                     .and_then(|()| read_full(source, buffer))
                     .map_err(|e| source_error(source, e))?;
                 continue;
+            }
+            if is_damaged && turn.is_some_and(|turn| !turn.takes_damaged()) {
+                return Err(PushError::Withdrawn { name: *name });
             }
             if encoding == Encoding::Zstd
                 && let Some(frame) = summary.as_ref().and_then(summary::summary_to_frame)
@@ -408,7 +343,19 @@ impl WalArchive {
             if let Some(digest) = &digest {
                 writer.set_content_digest(digest);
             }
-            writer.publish()?;
+            let shown = match turn {
+                None => {
+                    writer.publish()?;
+                    Shown::durable()
+                }
+                Some(turn) => {
+                    writer.sync()?;
+                    if !turn.comes(self.store.shows_at_once()) {
+                        return Err(PushError::Withdrawn { name: *name });
+                    }
+                    writer.publish_beside()?
+                }
+            };
             let object = StoredObject {
                 name: *name,
                 key,
@@ -416,7 +363,14 @@ impl WalArchive {
                 encoding,
                 stored_bytes,
             };
-            return Ok((object, summary));
+            return Ok(PushedInTurn {
+                pushed: Pushed::Stored {
+                    object,
+                    summary: summary.map(Box::new),
+                },
+                shown,
+                fingerprint,
+            });
         }
     }
 

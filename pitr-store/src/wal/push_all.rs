@@ -4,27 +4,30 @@
 //! its own that writes the same bytes; a bounded queue lies in between, so that
 //! one that is slow keeps neither the reading nor the others waiting.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write};
+mod member_error;
+mod tee;
+mod worker;
+
+use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel,
-};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use pitr_core::{SegmentSummary, WalFileName};
 
+use super::fingerprint::Fingerprint;
 use super::push::{self, Chunk, Counting, READINGS, encode, source_error};
 use super::scan::{Scan, Scanned};
 use super::source::{WalSource, read_full};
+use super::turn::Turn;
 use super::{PushError, Pushed, StoredObject, WalArchive, summary};
 use crate::codec::{Codec, Encoding};
-use crate::encryption::KeySource;
-use crate::repository::{ClaimError, ClusterIdentity, Repository, RepositorySet};
-use crate::store::{ContentDigest, ObjectWriter, Operation, Store, StoreError};
+use crate::repository::{ClusterIdentity, RepositorySet};
+use crate::store::{ContentDigest, Shown, StoreError};
+use tee::Tee;
+use worker::Worker;
 
-/// What is handed over at once.
-const BLOCK_BYTES: usize = 128 * 1024;
+pub use member_error::MemberError;
 
 /// How far a repository may lag behind the encoder: 16 MiB. A segment of the
 /// usual size fits whole.
@@ -32,9 +35,6 @@ const BLOCKS_AHEAD: usize = 128;
 
 /// How long the others are waited for, once as many as required are done.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// How often a full queue is looked at again.
-const STALL_PAUSE: Duration = Duration::from_millis(2);
 
 /// What became of the file in one repository.
 #[derive(Debug)]
@@ -45,72 +45,9 @@ pub struct MemberPush {
     pub archive: Option<WalArchive>,
     /// `Ok` means that it is there, and survives power loss.
     pub outcome: Result<Pushed, MemberError>,
-}
-
-/// Why one repository does not have the file.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MemberError {
-    /// The repository cannot be opened, or is not this cluster's.
-    #[error(transparent)]
-    Claim(#[from] ClaimError),
-    /// The file was not stored there.
-    #[error(transparent)]
-    Push(#[from] PushError),
-    /// As many as required had it, and this one was still at work.
-    #[error("repository \"{location}\" was not done {} s after the others", waited.as_secs())]
-    Late {
-        /// The repository.
-        location: String,
-        /// How long it was waited for.
-        waited: Duration,
-    },
-    /// Nothing was stored here, because another repository refuses the file.
-    #[error(
-        "nothing was stored in repository \"{location}\", because another one refuses the file"
-    )]
-    NotTried {
-        /// The repository.
-        location: String,
-    },
-    /// No thread was to be had, or it has died.
-    #[error("could not work on repository \"{location}\": {reason}")]
-    Thread {
-        /// The repository.
-        location: String,
-        /// What the system said.
-        reason: String,
-    },
-}
-
-impl MemberError {
-    /// Whether the file certainly does not belong there, whatever is tried
-    /// again: the repository is another cluster's, or has other content under
-    /// the name.
-    pub fn is_refusal(&self) -> bool {
-        matches!(
-            self,
-            Self::Claim(ClaimError::OwnedByOther { .. } | ClaimError::Changed { .. })
-                | Self::Push(
-                    PushError::Conflict { .. } | PushError::Identify(_) | PushError::TextFile(_)
-                )
-        )
-    }
-
-    /// What the administrator can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Claim(error) => error.hint(),
-            Self::Push(error) => error.hint(),
-            Self::Late { .. } | Self::NotTried { .. } | Self::Thread { .. } => None,
-        }
-    }
-}
-
-impl From<StoreError> for MemberError {
-    fn from(error: StoreError) -> Self {
-        Self::Push(error.into())
-    }
+    /// The file's content, where it was pushed in a turn and is known to be that of
+    /// the object.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// Stores `source` under `name` in every repository of `set`, each claimed for
@@ -129,17 +66,61 @@ pub fn push_to_all(
     source: &mut dyn WalSource,
     codec: Codec,
 ) -> Result<Vec<MemberPush>, PushError> {
-    let codec = push::codec_of(name, codec);
-    let mut members = Members::ask(set, identity, name, codec.encoding());
+    push_when(set, identity, name, source, codec, None)
+}
+
+/// The same beside other files: it shows when its turn comes. Each repository makes
+/// it durable by itself.
+///
+/// # Errors
+/// As [`push_to_all`]; `Withdrawn` if the turn never comes, or for a damaged segment
+/// that the turn does not take. Then nothing was stored.
+pub fn push_to_all_in_turn(
+    set: &RepositorySet,
+    identity: &ClusterIdentity,
+    name: &WalFileName,
+    source: &mut dyn WalSource,
+    codec: Codec,
+    turn: &dyn Turn,
+) -> Result<Vec<MemberPush>, PushError> {
+    push_when(set, identity, name, source, codec, Some(turn))
+}
+
+fn push_when(
+    set: &RepositorySet,
+    identity: &ClusterIdentity,
+    name: &WalFileName,
+    source: &mut dyn WalSource,
+    codec: Codec,
+    turn: Option<&dyn Turn>,
+) -> Result<Vec<MemberPush>, PushError> {
+    let offered = &mut Offered {
+        name,
+        source,
+        codec: push::codec_of(name, codec),
+        turn,
+        in_order: set.stores().iter().all(|store| store.shows_at_once()),
+    };
+    let mut members = Members::ask(set, identity, name, offered.codec.encoding());
     members.wait(State::is_asking, State::is_reached);
     members.give_up(State::is_asking);
-    members.compare(name, source, codec)?;
+    members.compare(offered)?;
     if members.any_refuses() {
         members.leave_untouched();
         return Ok(members.into_results());
     }
-    members.store(name, source, codec)?;
+    members.store(offered)?;
     Ok(members.into_results())
+}
+
+/// What is to be stored, and when.
+struct Offered<'o> {
+    name: &'o WalFileName,
+    source: &'o mut dyn WalSource,
+    codec: Codec,
+    turn: Option<&'o dyn Turn>,
+    /// Whether the turn is one after the other.
+    in_order: bool,
 }
 
 /// What a member's thread is told.
@@ -166,6 +147,7 @@ struct Member {
     location: String,
     archive: Option<WalArchive>,
     state: State,
+    fingerprint: Option<Fingerprint>,
     /// Closed by dropping it: then the thread ends, and leaves nothing.
     orders: Option<SyncSender<Order>>,
 }
@@ -201,6 +183,13 @@ impl State {
     }
 }
 
+/// What was handed to the members.
+struct Encoded {
+    bytes: u64,
+    summary: Option<SegmentSummary>,
+    fingerprint: Option<Fingerprint>,
+}
+
 struct Members {
     members: Vec<Member>,
     required: usize,
@@ -226,6 +215,7 @@ impl Members {
                     index,
                     store: Arc::clone(store),
                     keys: set.keys().clone(),
+                    recollection: set.recollection().cloned(),
                     identity: *identity,
                     name: *name,
                     encoding,
@@ -245,6 +235,7 @@ impl Members {
                     location,
                     archive: None,
                     state,
+                    fingerprint: None,
                     orders: Some(orders),
                 }
             })
@@ -328,18 +319,13 @@ impl Members {
     }
 
     /// Compares the source with the objects that stand under the name.
-    fn compare(
-        &mut self,
-        name: &WalFileName,
-        source: &mut dyn WalSource,
-        codec: Codec,
-    ) -> Result<(), PushError> {
+    fn compare(&mut self, offered: &mut Offered<'_>) -> Result<(), PushError> {
         for member in &mut self.members {
             if !matches!(member.state, State::Standing) {
                 continue;
             }
             member.orders = None;
-            member.settle_alone(name, source, codec)?;
+            member.settle_alone(offered)?;
         }
         Ok(())
     }
@@ -362,12 +348,8 @@ impl Members {
     }
 
     /// Encodes the source once, into all members that do not have it.
-    fn store(
-        &mut self,
-        name: &WalFileName,
-        source: &mut dyn WalSource,
-        codec: Codec,
-    ) -> Result<(), PushError> {
+    fn store(&mut self, offered: &mut Offered<'_>) -> Result<(), PushError> {
+        let (name, codec) = (offered.name, offered.codec);
         let Some(archive) = self
             .members
             .iter()
@@ -382,31 +364,36 @@ impl Members {
             }
         }
         let mut buffer = Vec::new();
-        let head_bytes = archive.read_and_check_head(name, source, &mut buffer)?;
-        let encoded = self.encode(&archive, name, source, &mut buffer, head_bytes, codec)?;
+        let head_bytes = archive.read_and_check_head(name, offered.source, &mut buffer)?;
+        let encoded = self.encode(&archive, offered, &mut buffer, head_bytes)?;
         self.wait(State::is_writing, State::is_done);
         self.give_up(State::is_writing);
-        let (stored_bytes, summary) = match encoded {
-            Some((bytes, summary)) => (Some(bytes), summary.map(Box::new)),
-            None => (None, None),
+        let (stored_bytes, summary, fingerprint) = match encoded {
+            Some(Encoded {
+                bytes,
+                summary,
+                fingerprint,
+            }) => (Some(bytes), summary.map(Box::new), fingerprint),
+            None => (None, None, None),
         };
         let mut needed_bytes = stored_bytes;
         for member in &mut self.members {
             match &mut member.state {
                 State::Published => {
+                    member.fingerprint = fingerprint;
                     member.settle_stored(name, codec, stored_bytes, summary.clone());
                 }
                 State::Settled(Err(MemberError::Push(PushError::Store(error)))) => match error {
                     // somebody else has stored the name in between
                     StoreError::AlreadyExists { .. } => {
-                        member.settle_alone(name, source, codec)?;
+                        member.settle_alone(offered)?;
                     }
                     StoreError::NoSpace {
                         needed_bytes: needed,
                         ..
                     } => {
                         if needed_bytes.is_none() {
-                            needed_bytes = push::measure(source, &mut buffer, codec);
+                            needed_bytes = push::measure(offered.source, &mut buffer, codec);
                         }
                         *needed = needed_bytes.or(*needed);
                     }
@@ -418,17 +405,15 @@ impl Members {
         Ok(())
     }
 
-    /// Length of the object and what is in it; `None` where no member is left
-    /// that would take it.
+    /// `None` where no member is left that would take it.
     fn encode(
         &mut self,
         archive: &WalArchive,
-        name: &WalFileName,
-        source: &mut dyn WalSource,
+        offered: &mut Offered<'_>,
         buffer: &mut Vec<u8>,
         mut head_bytes: usize,
-        codec: Codec,
-    ) -> Result<Option<(u64, Option<SegmentSummary>)>, PushError> {
+    ) -> Result<Option<Encoded>, PushError> {
+        let (name, codec, turn) = (offered.name, offered.codec, offered.turn);
         // the digest that one repository keeps is that of all: of the content
         let digesting = self
             .members
@@ -441,22 +426,24 @@ impl Members {
             );
         let mut reading = 1;
         loop {
-            let mut tee = Tee {
-                members: self,
-                block: Vec::with_capacity(BLOCK_BYTES),
-            };
+            let mut tee = Tee::new(self);
             tee.send_all(|| Order::Begin);
             let mut sink = Counting {
                 inner: &mut tee,
                 bytes: 0,
             };
-            let mut scan = Scan::of(name, archive.cluster().segment_size, digesting.as_ref());
+            let size = archive.cluster().segment_size;
+            let mut scan = Scan::of(name, size, digesting.as_ref(), turn.is_some());
             let chunk = &mut Chunk {
                 buffer: &mut *buffer,
                 head_bytes,
             };
-            let encoded = encode(source, chunk, codec, &mut sink, "", &mut scan);
-            let Scanned { summary, digest } = scan.finish();
+            let encoded = encode(offered.source, chunk, codec, &mut sink, "", &mut scan);
+            let Scanned {
+                summary,
+                digest,
+                fingerprint,
+            } = scan.finish();
             match encoded {
                 Ok(()) => {}
                 // the members have told why
@@ -469,11 +456,15 @@ impl Members {
             if is_damaged && reading < READINGS {
                 // what a disk or a memory got wrong once it may get right the next time
                 reading += 1;
+                let source = &mut *offered.source;
                 head_bytes = source
                     .rewind()
                     .and_then(|()| read_full(source, buffer))
                     .map_err(|e| source_error(source, e))?;
                 continue;
+            }
+            if is_damaged && turn.is_some_and(|turn| !turn.takes_damaged()) {
+                return Err(PushError::Withdrawn { name: *name });
             }
             if codec.encoding() == Encoding::Zstd
                 && let Some(frame) = summary.as_ref().and_then(summary::summary_to_frame)
@@ -483,11 +474,18 @@ impl Members {
             }
             let bytes = sink.bytes;
             tee.send_block();
+            if turn.is_some_and(|turn| !turn.comes(offered.in_order)) {
+                return Err(PushError::Withdrawn { name: *name });
+            }
             tee.send_all(|| Order::Publish(digest));
             for member in tee.members.members.iter_mut() {
                 member.orders = None;
             }
-            return Ok(Some((bytes, summary)));
+            return Ok(Some(Encoded {
+                bytes,
+                summary,
+                fingerprint,
+            }));
         }
     }
 
@@ -508,6 +506,7 @@ impl Members {
                 },
                 location: member.location,
                 archive: member.archive,
+                fingerprint: member.fingerprint,
             })
             .collect()
     }
@@ -515,20 +514,33 @@ impl Members {
 
 impl Member {
     /// Compares, or stores, in this repository alone.
-    fn settle_alone(
-        &mut self,
-        name: &WalFileName,
-        source: &mut dyn WalSource,
-        codec: Codec,
-    ) -> Result<(), PushError> {
+    fn settle_alone(&mut self, offered: &mut Offered<'_>) -> Result<(), PushError> {
         let Some(archive) = &self.archive else {
             return Ok(());
         };
-        self.state = State::Settled(match archive.push(name, source, codec) {
-            Err(error @ (PushError::Source { .. } | PushError::SourceChanged { .. })) => {
-                return Err(error);
+        let pushed = archive
+            .push_when(
+                offered.name,
+                offered.source,
+                offered.codec,
+                None,
+                offered.turn,
+            )
+            .and_then(|pushed| {
+                Shown::settle_all([pushed.shown])?;
+                Ok((pushed.pushed, pushed.fingerprint))
+            });
+        self.state = State::Settled(match pushed {
+            Err(
+                error @ (PushError::Source { .. }
+                | PushError::SourceChanged { .. }
+                | PushError::Withdrawn { .. }),
+            ) => return Err(error),
+            Err(error) => Err(MemberError::Push(error)),
+            Ok((pushed, fingerprint)) => {
+                self.fingerprint = fingerprint;
+                Ok(pushed)
             }
-            pushed => pushed.map_err(MemberError::Push),
         });
         Ok(())
     }
@@ -559,163 +571,5 @@ impl Member {
                 })
                 .map_err(MemberError::from),
         );
-    }
-}
-
-/// Hands what is written to it to all members that are still writing.
-struct Tee<'m> {
-    members: &'m mut Members,
-    block: Vec<u8>,
-}
-
-impl Tee<'_> {
-    fn send_block(&mut self) {
-        if self.block.is_empty() {
-            return;
-        }
-        let block: Arc<[u8]> = Arc::from(self.block.as_slice());
-        self.block.clear();
-        self.send_all(|| Order::Block(Arc::clone(&block)));
-    }
-
-    /// To those whose queue has room first, so that a slow one holds up nobody
-    /// who is not.
-    fn send_all(&mut self, order: impl Fn() -> Order) {
-        let mut waiting: BTreeMap<usize, Order> = self
-            .members
-            .members
-            .iter()
-            .enumerate()
-            .filter(|(_, member)| member.state.is_writing())
-            .map(|(index, _)| (index, order()))
-            .collect();
-        let begun = Instant::now();
-        loop {
-            waiting = waiting
-                .into_iter()
-                .filter_map(|(index, order)| {
-                    let orders = self.members.members.get(index)?.orders.as_ref()?;
-                    match orders.try_send(order) {
-                        Ok(()) => None,
-                        Err(TrySendError::Full(order)) => Some((index, order)),
-                        // it has failed; why comes as an event
-                        Err(TrySendError::Disconnected(_)) => None,
-                    }
-                })
-                .collect();
-            while let Ok((index, event)) = self.members.events.try_recv() {
-                self.members.take(index, event);
-            }
-            if waiting.is_empty() {
-                return;
-            }
-            let others = self
-                .members
-                .members
-                .iter()
-                .enumerate()
-                .filter(|(index, member)| {
-                    !waiting.contains_key(index)
-                        && (member.state.is_writing() || member.state.is_done())
-                })
-                .count();
-            if others >= self.members.required && begun.elapsed() > PATIENCE {
-                for index in waiting.keys() {
-                    if let Some(member) = self.members.members.get_mut(*index) {
-                        member.orders = None;
-                        member.state = State::Settled(Err(MemberError::Late {
-                            location: member.location.clone(),
-                            waited: PATIENCE,
-                        }));
-                    }
-                }
-                return;
-            }
-            std::thread::sleep(STALL_PAUSE);
-        }
-    }
-}
-
-impl Write for Tee<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = BLOCK_BYTES.saturating_sub(self.block.len());
-        let taken = bytes.get(..room.min(bytes.len())).unwrap_or(bytes);
-        self.block.extend_from_slice(taken);
-        if self.block.len() >= BLOCK_BYTES {
-            self.send_block();
-            if !self.members.anybody_writes() {
-                return Err(io::Error::other("no repository takes it any more"));
-            }
-        }
-        Ok(taken.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// One repository's thread.
-struct Worker {
-    index: usize,
-    store: Arc<dyn Store>,
-    keys: KeySource,
-    identity: ClusterIdentity,
-    name: WalFileName,
-    encoding: Encoding,
-    tell: Sender<(usize, Event)>,
-    orders: Receiver<Order>,
-}
-
-impl Worker {
-    fn run(self) {
-        let event = match self.work() {
-            Ok(true) => Event::Published,
-            // nobody waits any more
-            Ok(false) => return,
-            Err(error) => Event::Failed(error),
-        };
-        let _ = self.tell.send((self.index, event));
-    }
-
-    /// Whether the object was published.
-    fn work(&self) -> Result<bool, MemberError> {
-        let repository =
-            Repository::open_with(Arc::clone(&self.store), &self.keys).map_err(ClaimError::from)?;
-        let archive = repository.claim(&self.identity)?.wal();
-        let store = Arc::clone(&archive.store);
-        let standing = archive.locate(&self.name)?;
-        let (key, rivals) = archive.target(&self.name, self.encoding)?;
-        let _ = self
-            .tell
-            .send((self.index, Event::Reached { archive, standing }));
-        let location = store.object_location(&key);
-        let mut writer: Option<Box<dyn ObjectWriter>> = None;
-        for order in &self.orders {
-            match order {
-                Order::Begin => {
-                    // an unfinished one gives up its name and room first
-                    drop(writer.take());
-                    writer = Some(store.create(&key, &rivals)?);
-                }
-                Order::Block(bytes) => {
-                    if let Some(writer) = &mut writer {
-                        writer.write_all(&bytes).map_err(|error| {
-                            StoreError::from_io(error, Operation::Write, &location)
-                        })?;
-                    }
-                }
-                Order::Publish(digest) => {
-                    if let Some(mut writer) = writer.take() {
-                        if let Some(digest) = &digest {
-                            writer.set_content_digest(digest);
-                        }
-                        writer.publish()?;
-                        return Ok(true);
-                    }
-                }
-            }
-        }
-        Ok(false)
     }
 }

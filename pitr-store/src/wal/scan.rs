@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use pitr_core::{SegmentSummary, SegmentSummaryBuilder, WalFileName, WalSegmentSize};
 
+use super::fingerprint::{Fingerprint, Fingerprinter};
 use crate::store::{ContentDigest, ContentHasher, Store};
 
 /// Chunks that may wait for the thread. When there are more, it was not given a
@@ -54,6 +55,8 @@ pub(super) struct Scanned {
     pub(super) summary: Option<SegmentSummary>,
     /// `None` where the store keeps none.
     pub(super) digest: Option<ContentDigest>,
+    /// `None` where nobody asked for it.
+    pub(super) fingerprint: Option<Fingerprint>,
 }
 
 /// What is done with every chunk.
@@ -61,6 +64,7 @@ pub(super) struct Scanned {
 pub(super) struct Pass {
     builder: Option<SegmentSummaryBuilder>,
     hasher: Option<ContentHasher>,
+    fingerprinter: Option<Fingerprinter>,
 }
 
 impl Pass {
@@ -71,12 +75,16 @@ impl Pass {
         if let Some(hasher) = &mut self.hasher {
             hasher.update(chunk);
         }
+        if let Some(fingerprinter) = &mut self.fingerprinter {
+            fingerprinter.update(chunk);
+        }
     }
 
     fn finish(self) -> Scanned {
         Scanned {
             summary: self.builder.map(SegmentSummaryBuilder::finish),
             digest: self.hasher.map(ContentHasher::finish),
+            fingerprint: self.fingerprinter.map(|it| it.finish()),
         }
     }
 }
@@ -181,9 +189,15 @@ impl Shared {
 
 impl Scan {
     /// Begins the scan of `name`, in a cluster with segments of `size`, with
-    /// the digest that `store` keeps.
-    pub(super) fn of(name: &WalFileName, size: WalSegmentSize, store: &dyn Store) -> Self {
-        Self::of_content(name, size, store.content_hasher())
+    /// the digest that `store` keeps. `in_turn`: other files are pushed at the same
+    /// time, on all processors, and are remembered by their fingerprints.
+    pub(super) fn of(
+        name: &WalFileName,
+        size: WalSegmentSize,
+        store: &dyn Store,
+        in_turn: bool,
+    ) -> Self {
+        Self::of_content(name, size, store.content_hasher(), in_turn)
     }
 
     /// The same with the digest that `hasher` makes, or none.
@@ -191,16 +205,20 @@ impl Scan {
         name: &WalFileName,
         size: WalSegmentSize,
         hasher: Option<ContentHasher>,
+        in_turn: bool,
     ) -> Self {
         let pass = Pass {
             builder: builder(name, size),
             hasher,
+            fingerprinter: in_turn.then(Fingerprinter::new),
         };
         match pass {
             Pass {
                 builder: None,
                 hasher: None,
+                fingerprinter: None,
             } => Self::Nothing,
+            pass if in_turn => Self::Between(Box::new(pass)),
             // a text file is over before a thread has begun
             small @ Pass { builder: None, .. } => Self::Between(Box::new(small)),
             large => {
@@ -308,6 +326,7 @@ mod tests {
         Pass {
             builder: builder(&NAME.parse().unwrap(), size()),
             hasher: None,
+            fingerprinter: None,
         }
     }
 
