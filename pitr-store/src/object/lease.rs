@@ -11,7 +11,8 @@
 //!
 //! The holder knows by a clock that goes on in a suspended machine when he last
 //! renewed. Before others can take him for dead he stops publishing below the
-//! name himself.
+//! name himself, and for good: a later renewal would not bring back what others
+//! may have removed meanwhile.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -45,15 +46,38 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 /// What is in a mark, for people who find one.
 const CONTENT: &[u8] = b"{\n  \"format\": 1,\n  \"held\": true\n}\n";
 
+/// How often a mark is renewed, and for how long its holder trusts it.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    renewal: Duration,
+    trusted: Duration,
+}
+
 /// The marks that this process holds on a store.
-#[derive(Debug, Default)]
-pub(super) struct Leases(Mutex<HashMap<ObjectKey, Weak<Lease>>>);
+#[derive(Debug)]
+pub(super) struct Leases {
+    times: Times,
+    held: Mutex<HashMap<ObjectKey, Weak<Lease>>>,
+}
+
+impl Default for Leases {
+    fn default() -> Self {
+        Self {
+            times: Times {
+                renewal: RENEWAL,
+                trusted: TRUSTED,
+            },
+            held: Mutex::default(),
+        }
+    }
+}
 
 /// A mark that is held and renewed.
 #[derive(Debug)]
 struct Lease {
     bucket: Bucket,
     name: String,
+    times: Times,
     /// When the last renewal that succeeded began.
     renewed: Mutex<Moment>,
     renewing: Mutex<Option<AbortHandle>>,
@@ -91,6 +115,7 @@ impl Leases {
         let lease = Arc::new(Lease {
             bucket: bucket.clone(),
             name: own,
+            times: self.times,
             renewed: Mutex::new(began),
             renewing: Mutex::new(None),
         });
@@ -98,7 +123,7 @@ impl Leases {
             .map_err(thread)?
             .spawn(renew(Arc::downgrade(&lease)));
         *lock(&lease.renewing) = Some(renewing.abort_handle());
-        lock(&self.0).insert(key.clone(), Arc::downgrade(&lease));
+        lock(&self.held).insert(key.clone(), Arc::downgrade(&lease));
         Ok(Some(Hold::new(lease)))
     }
 
@@ -112,11 +137,11 @@ impl Leases {
         key: &ObjectKey,
         location: impl Fn() -> String,
     ) -> Result<(), StoreError> {
-        let held = lock(&self.0);
+        let held = lock(&self.held);
         let mut above = key.parent();
         while let Some(folder) = above {
             if let Some(lease) = held.get(&folder).and_then(Weak::upgrade)
-                && lease.age() > TRUSTED
+                && lease.is_lost()
             {
                 return Err(StoreError::HoldLost {
                     operation: Operation::Publish,
@@ -130,8 +155,20 @@ impl Leases {
 }
 
 impl Lease {
-    fn age(&self) -> Duration {
-        lock(&self.renewed).elapsed()
+    /// Whether it was not renewed in time. What is lost once stays lost.
+    fn is_lost(&self) -> bool {
+        lock(&self.renewed).elapsed() > self.times.trusted
+    }
+
+    /// Notes a renewal that began at `began`; `false` if it came too late.
+    fn is_renewed(&self, began: Moment) -> bool {
+        let mut renewed = lock(&self.renewed);
+        // also where the machine slept between the two
+        if renewed.elapsed() > self.times.trusted {
+            return false;
+        }
+        *renewed = began;
+        true
     }
 }
 
@@ -184,12 +221,16 @@ async fn contend(bucket: &Bucket, name: &str, prefix: &str) -> Result<bool, Fail
     Ok(true)
 }
 
-/// Writes the mark again, as long as somebody holds it.
+/// Writes the mark again, as long as somebody holds it and it is not lost.
 async fn renew(lease: Weak<Lease>) {
     loop {
-        tokio::time::sleep(RENEWAL).await;
+        let Some(pause) = lease.upgrade().map(|lease| lease.times.renewal) else {
+            return;
+        };
+        tokio::time::sleep(pause).await;
         let Some((bucket, name)) = lease
             .upgrade()
+            .filter(|lease| !lease.is_lost())
             .map(|lease| (lease.bucket.clone(), lease.name.clone()))
         else {
             return;
@@ -200,13 +241,97 @@ async fn renew(lease: Weak<Lease>) {
             .overwrite(&name, Bytes::from_static(CONTENT))
             .await
             .is_ok()
-            && let Some(lease) = lease.upgrade()
+            && !lease.upgrade().is_some_and(|lease| lease.is_renewed(began))
         {
-            *lock(&lease.renewed) = began;
+            return;
         }
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(all(test, feature = "s3"))]
+mod tests {
+    #![allow(clippy::print_stderr, reason = "says why it is skipped")]
+
+    use std::time::Instant;
+
+    use pitr_testbed::{Fault, FaultProxy, Moto};
+
+    use super::*;
+    use crate::store::{ErrorClass, S3Options, Secret, Store};
+
+    fn key(text: &str) -> ObjectKey {
+        ObjectKey::parse(text).unwrap()
+    }
+
+    #[test]
+    fn who_could_not_renew_in_time_publishes_nothing_more_below_the_mark() {
+        let moto = match Moto::shared() {
+            Ok(moto) => moto,
+            Err(error) => {
+                eprintln!("skipped: {error}");
+                return;
+            }
+        };
+        moto.make_bucket("lost").unwrap();
+        let proxy = FaultProxy::start(moto.address()).unwrap();
+        let options = S3Options {
+            endpoint: Some(proxy.endpoint()),
+            access_key_id: Some("test".to_owned()),
+            secret_access_key: Some(Secret::new("test")),
+            retry_seconds: Some(1),
+            ..S3Options::default()
+        };
+        let mut store = super::super::s3::open("lost/repo", &options).unwrap();
+        store.leases = Arc::new(Leases {
+            times: Times {
+                renewal: Duration::from_millis(200),
+                trusted: Duration::from_secs(4),
+            },
+            held: Mutex::default(),
+        });
+        let held = store.hold(&key("backups/one")).unwrap().unwrap();
+        let part = |number: u32| key(&format!("backups/one/part-{number}"));
+        // renewed, it holds for longer than one mark would
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        store.put(&part(1), &[], b"x").unwrap();
+        let writing = store.create(&part(2), &[]).unwrap();
+        proxy.inject("PUT", ".one.hold.", usize::MAX, Fault::Hangup);
+        let lost = loop {
+            match store.put(&part(3), &[], b"x") {
+                Err(error) => break error,
+                Ok(()) => store.delete(&part(3)).unwrap(),
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "it trusts for ever"
+            );
+        };
+        assert!(matches!(lost, StoreError::HoldLost { .. }), "{lost}");
+        assert_eq!(lost.class(), ErrorClass::Permanent);
+        let text = lost.to_string();
+        assert!(text.contains("s3://lost/repo/backups/one/part-3"), "{text}");
+        assert_eq!(text.lines().count(), 1);
+        assert!(lost.hint().unwrap().contains("suspended"));
+        let error = writing.publish().unwrap_err();
+        assert!(matches!(error, StoreError::HoldLost { .. }), "{error}");
+        // what lies beside it is nobody's loss
+        store.put(&key("backups/two"), &[], b"x").unwrap();
+        // a server that is back does not bring back what others may have removed
+        proxy.clear();
+        proxy.forget();
+        std::thread::sleep(Duration::from_millis(1500));
+        let error = store.put(&part(3), &[], b"x").unwrap_err();
+        assert!(matches!(error, StoreError::HoldLost { .. }), "{error}");
+        let renewals = proxy.seen();
+        assert!(renewals.iter().all(|seen| !seen.path.contains(".hold.")));
+        drop(held);
+        store.put(&part(3), &[], b"x").unwrap();
+    }
 }
