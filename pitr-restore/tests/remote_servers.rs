@@ -214,3 +214,114 @@ fn a_cluster_comes_back_from_an_ftps_server_and_no_secret_is_seen() {
     server.kill();
     remote.the_hook_doubts();
 }
+
+/// Every command fails, says so with a hint, and shows no secret while it runs.
+fn fails_and_shows_nothing(remote: &Remote, said: &str, listing: &[&str]) {
+    let fetched = remote.dir.join("fetched").display().to_string();
+    let file = remote.config.display().to_string();
+    let attempts: [(&Path, &[&str]); 3] = [
+        (&remote.archive, listing),
+        (&remote.archive, &[&file, "00000002.history"]),
+        (&remote.restore, &["000000010000000000000001", &fetched]),
+    ];
+    for (program, words) in attempts {
+        let output = remote.attempt(program, words);
+        let shown = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{words:?}: {shown}");
+        assert!(shown.contains(said), "{words:?}: {shown}");
+        assert!(shown.contains("HINT:"), "{words:?}: {shown}");
+        if program == remote.restore {
+            assert!(output.status.code().is_some_and(|code| code > 125));
+        }
+    }
+}
+
+const WRONG: &str = "hunter2-is-not-it";
+
+/// A file with a password that opens nothing.
+fn wrong_password(dir: &TestDir) -> PathBuf {
+    let file = dir.file("wrong", WRONG).unwrap();
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    file
+}
+
+#[test]
+fn a_wrong_password_for_an_ftps_server_is_shown_nowhere() {
+    let Some(server) = FtpServer::start(true, &[]).unwrap() else {
+        return;
+    };
+    let login = fs::read_to_string(server.netrc()).unwrap();
+    let mut words = login.split_whitespace().skip_while(|word| *word != "login");
+    let config = format!(
+        "repo = \"{}\"\n[ftp]\npassword_file = \"{}\"\nca_file = \"{}\"\nretry_seconds = 3\n",
+        server
+            .address("repo")
+            .replace("://", &format!("://{}@", words.nth(1).unwrap())),
+        wrong_password(server.dir()).display(),
+        server.ca_file().display(),
+    );
+    let secrets = vec![WRONG.to_owned(), FtpServer::PASSWORD.to_owned()];
+    let remote = Remote::new(&config, secrets, server.folder());
+    fails_and_shows_nothing(&remote, "did not let user", &["list", "--json"]);
+}
+
+#[test]
+fn a_wrong_password_for_an_sftp_server_is_shown_nowhere() {
+    let Some(server) = SshServer::start(&["ed25519"], "").unwrap() else {
+        return;
+    };
+    let config = format!(
+        "repo = \"{}\"\n[sftp]\npassword_file = \"{}\"\nknown_hosts = \"{}\"\nretry_seconds = 3\n",
+        server.address("repo").unwrap(),
+        wrong_password(server.dir()).display(),
+        server.known_hosts().display(),
+    );
+    let remote = Remote::new(&config, vec![WRONG.to_owned()], server.folder());
+    fails_and_shows_nothing(&remote, "did not let user", &["init"]);
+}
+
+#[test]
+fn a_password_in_the_address_is_refused_and_never_repeated() {
+    let dir = TestDir::new().unwrap();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    for address in [
+        "sftp://backup:pa-7/ss-7@vault.example/srv",
+        "sftp://backup:7/pa-7/ss-7@vault.example/srv",
+        "ftp://backup:pa-7@vault.example/srv",
+        "ftps://backup:21/pa-7@vault.example/srv",
+        "s3://key:pa-7@bucket/pg",
+        "s3://key:pa-7/ss-7@bucket/pg",
+    ] {
+        let archive = program("pitr-archive").unwrap();
+        let restore = PathBuf::from(env!("CARGO_BIN_EXE_pitr-restore"));
+        let to = dir.join("to").display().to_string();
+        let attempts: [(&Path, &[&str]); 5] = [
+            (&archive, &["init", "--json"]),
+            (&archive, &["list", "--json"]),
+            (&archive, &[file, "00000002.history"]),
+            (&restore, &["000000010000000000000001", &to]),
+            (&restore, &["--to", &to, "--dry-run"]),
+        ];
+        for (program, words) in attempts {
+            let output = Command::new(program)
+                .env_clear()
+                .env("PITR_CONFIG", "/dev/null")
+                .env("PITR_REPO", address)
+                .args(words)
+                .output()
+                .unwrap();
+            let shown = format!(
+                "{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+            assert!(!output.status.success(), "{words:?}: {shown}");
+            assert!(shown.contains("address"), "{words:?}: {shown}");
+            assert!(shown.contains("HINT:"), "{words:?}: {shown}");
+            assert!(
+                !shown.contains("pa-7") && !shown.contains("ss-7"),
+                "{shown}"
+            );
+        }
+    }
+}

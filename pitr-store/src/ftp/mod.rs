@@ -14,6 +14,7 @@ mod hold;
 mod netrc;
 mod publish;
 mod read;
+mod recent;
 mod transfer;
 
 use std::fmt;

@@ -1,7 +1,9 @@
 //! How an object gets onto an FTP server: whole, and once as far as FTP goes.
 //!
-//! 1. upload under a temporary name of its own, `.NAME.<16 hex>.tmp`;
+//! 1. upload under a temporary name of its own, `.NAME.<16 hex>.tmp`; where the
+//!    connection breaks, the server is asked how much it has, and gets the rest;
 //! 2. the server says that the transfer is complete, and how long the file is;
+//!    what was sent in pieces is read back and compared;
 //! 3. no object and no rival has the name yet;
 //! 4. rename: many servers overwrite here, and none can be told not to;
 //! 5. read the object back whole, and compare;
@@ -15,11 +17,15 @@ use suppaftp::FtpError;
 use super::connection::{Failure, Server};
 use super::folder::Listed;
 use super::read::FtpReader;
+use super::recent::Recent;
 use super::transfer::Transfer;
 use crate::key::ObjectKey;
 use crate::store::retry::{Retry, unique};
 use crate::store::server_error::ServerError;
 use crate::store::{ObjectWriter, Operation, StoreError};
+
+/// How often the upload of one object goes on after its connection broke.
+const MOST_RESUMPTIONS: u32 = 20;
 
 /// An object being written under a temporary name.
 pub(super) struct FtpWriter {
@@ -29,8 +35,10 @@ pub(super) struct FtpWriter {
     /// Last component of the temporary name.
     temp: String,
     transfer: Option<Transfer>,
-    written: u64,
+    recent: Recent,
     checksum: u32,
+    /// How often the connection broke.
+    resumptions: u32,
     /// Whether the file may still lie under its temporary name.
     unfinished: bool,
 }
@@ -68,8 +76,9 @@ impl FtpWriter {
             rivals: rivals.to_vec(),
             temp,
             transfer: Some(transfer),
-            written: 0,
+            recent: Recent::default(),
             checksum: 0,
+            resumptions: 0,
             unfinished: true,
         })
     }
@@ -78,39 +87,103 @@ impl FtpWriter {
         self.server.text(Some(&self.key))
     }
 
-    /// Why a write failed: the server's answer, if it gives one, else how the
-    /// connection broke.
-    fn failed(&mut self, error: &io::Error) -> StoreError {
-        let answer = self.transfer.take().map(Transfer::finish);
-        if let Some(Err(FtpError::UnexpectedResponse(response))) = answer {
-            let failure = Failure::Answered(response);
-            return failure.into_store(Operation::Write, self.location());
-        }
-        // An upload cannot be taken up again: what the server has of it is
-        // not known, and what was sent is gone from here.
+    fn broken(&self, reason: &str) -> StoreError {
         ServerError::UploadBroken {
             location: self.location(),
-            reason: super::connection::one_line(&error.to_string()),
+            reason: super::connection::one_line(reason),
         }
         .into()
     }
 
-    fn show(&mut self) -> Result<(), StoreError> {
+    /// Goes on after a transfer that broke, or says why it cannot: the server's
+    /// answer, if it gives one that no further try changes.
+    fn resume(&mut self, error: &FtpError) -> Result<(), StoreError> {
         let location = self.location();
-        if let Some(mut transfer) = self.transfer.take() {
-            if let Err(error) = transfer.flush() {
-                self.transfer = Some(transfer);
-                return Err(self.failed(&error));
+        let mut retry = Retry::new(self.server.budget());
+        let mut reason = match why(error) {
+            Ok(reason) => reason,
+            Err(failure) => return Err(failure.into_store(Operation::Write, location)),
+        };
+        self.transfer = None;
+        loop {
+            if self.resumptions >= MOST_RESUMPTIONS {
+                return Err(self.broken(&reason));
             }
-            match transfer.finish() {
-                Ok(connection) => self.server.give_back(connection),
-                Err(FtpError::UnexpectedResponse(response)) => {
-                    let failure = Failure::Answered(response);
-                    return Err(failure.into_store(Operation::Write, location));
+            self.resumptions += 1;
+            self.server
+                .pause(&mut retry, Operation::Write, &location, &reason)?;
+            let mut connection = self.server.take(&mut retry)?;
+            let path = temp_path(&connection.path(self.key.parent().as_ref()), &self.temp);
+            let there = match connection.ftp.size(path.as_str()) {
+                Ok(size) => u64::try_from(size).unwrap_or(u64::MAX),
+                // it is gone: all of it may still be at hand
+                Err(FtpError::UnexpectedResponse(_)) => 0,
+                Err(error) => {
+                    reason = error.to_string();
+                    continue;
                 }
-                Err(error) => return Err(self.failed(&io::Error::other(error.to_string()))),
+            };
+            let Some(rest) = self.recent.since(there) else {
+                return Err(self.broken(&reason));
+            };
+            let opened = if there == 0 {
+                connection.ftp.put_with_stream(path)
+            } else {
+                connection.ftp.append_with_stream(path)
+            };
+            let stream = match opened {
+                Ok(stream) => stream,
+                Err(error) => {
+                    reason = match why(&error) {
+                        Ok(reason) => reason,
+                        Err(_) => return Err(self.broken(&error.to_string())),
+                    };
+                    continue;
+                }
+            };
+            let mut transfer = Transfer::new(stream, connection);
+            let mut sent = Ok(());
+            for piece in rest {
+                sent = transfer.write_all(piece);
+                if sent.is_err() {
+                    break;
+                }
+            }
+            match sent {
+                Ok(()) => {
+                    self.transfer = Some(transfer);
+                    return Ok(());
+                }
+                Err(error) => {
+                    reason = match why(&end_of(transfer, error)) {
+                        Ok(reason) => reason,
+                        Err(failure) => {
+                            return Err(failure.into_store(Operation::Write, location));
+                        }
+                    };
+                }
             }
         }
+    }
+
+    /// Waits until the server has all of it.
+    fn finish_upload(&mut self) -> Result<(), StoreError> {
+        while let Some(mut transfer) = self.transfer.take() {
+            let finished = match transfer.flush() {
+                Ok(()) => transfer.finish(),
+                Err(error) => Err(end_of(transfer, error)),
+            };
+            match finished {
+                Ok(connection) => self.server.give_back(connection),
+                Err(error) => self.resume(&error)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self) -> Result<(), StoreError> {
+        let location = self.location();
+        self.finish_upload()?;
         let temp = self.temp.clone();
         let size = self
             .server
@@ -124,10 +197,18 @@ impl FtpWriter {
             Ok(size) => u64::try_from(size).unwrap_or(u64::MAX),
             Err(failure) => return Err(self.swept_or(failure, Operation::Sync)?),
         };
-        if size != self.written {
+        if size != self.recent.written() {
             return Err(ServerError::Differs {
                 location,
-                found: format!("{size} bytes instead of {}", self.written),
+                found: format!("{size} bytes instead of {}", self.recent.written()),
+            }
+            .into());
+        }
+        // what the broken connection had on its way may have come after all
+        if self.resumptions > 0 && !self.temp_reads_back()? {
+            return Err(ServerError::Differs {
+                location,
+                found: "not what was sent, after a connection broke".to_owned(),
             }
             .into());
         }
@@ -189,7 +270,21 @@ impl FtpWriter {
 
     /// Whether the object is what was written.
     fn reads_back(&self) -> Result<bool, StoreError> {
-        let mut reader = FtpReader::open(&self.server, &self.key)?;
+        self.is_as_written(FtpReader::open(&self.server, &self.key)?)
+    }
+
+    /// The same of the file under its temporary name.
+    fn temp_reads_back(&self) -> Result<bool, StoreError> {
+        let written = self.recent.written();
+        self.is_as_written(FtpReader::beside(
+            &self.server,
+            &self.key,
+            &self.temp,
+            written,
+        ))
+    }
+
+    fn is_as_written(&self, mut reader: FtpReader) -> Result<bool, StoreError> {
         let mut buffer = vec![0; 64 << 10];
         let (mut length, mut checksum) = (0u64, 0);
         loop {
@@ -197,7 +292,7 @@ impl FtpWriter {
                 .read(&mut buffer)
                 .map_err(|e| StoreError::from_io(e, Operation::Read, &self.location()))?;
             if count == 0 {
-                return Ok((length, checksum) == (self.written, self.checksum));
+                return Ok((length, checksum) == (self.recent.written(), self.checksum));
             }
             checksum = crc32c::crc32c_append(checksum, &buffer[..count]);
             length += u64::try_from(count).unwrap_or(0);
@@ -278,27 +373,54 @@ fn begin_upload(server: &Server, key: &ObjectKey) -> Result<(Transfer, String), 
     }
 }
 
+/// Why a transfer broke; the server's answer, if no further try changes it.
+fn why(error: &FtpError) -> Result<String, Failure> {
+    match (super::connection::broken(error), error) {
+        (Some(reason), _) => Ok(reason),
+        (None, FtpError::UnexpectedResponse(response)) => Err(Failure::Answered(response.clone())),
+        (None, other) => Ok(other.to_string()),
+    }
+}
+
+/// What the server says to a transfer of which a write failed, if it says
+/// anything; else how that failed.
+fn end_of(transfer: Transfer, error: io::Error) -> FtpError {
+    match transfer.finish() {
+        Err(answer @ FtpError::UnexpectedResponse(_)) => answer,
+        _ => FtpError::ConnectionError(error),
+    }
+}
+
 impl Write for FtpWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(transfer) = &mut self.transfer else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
-        match transfer.write(bytes) {
-            Ok(count) => {
-                self.checksum = crc32c::crc32c_append(self.checksum, &bytes[..count]);
-                self.written += u64::try_from(count).unwrap_or(0);
-                Ok(count)
+        loop {
+            let Some(mut transfer) = self.transfer.take() else {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            };
+            match transfer.write(bytes) {
+                Ok(count) => {
+                    self.transfer = Some(transfer);
+                    let written = bytes.get(..count).unwrap_or(bytes);
+                    self.checksum = crc32c::crc32c_append(self.checksum, written);
+                    self.recent.note(written);
+                    return Ok(count);
+                }
+                Err(error) => self.resume(&end_of(transfer, error))?,
             }
-            Err(error) => Err(self.failed(&error).into()),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let flushed = match &mut self.transfer {
-            Some(transfer) => transfer.flush(),
-            None => Err(io::ErrorKind::BrokenPipe.into()),
+        let Some(mut transfer) = self.transfer.take() else {
+            return Err(io::ErrorKind::BrokenPipe.into());
         };
-        flushed.map_err(|error| self.failed(&error).into())
+        match transfer.flush() {
+            Ok(()) => {
+                self.transfer = Some(transfer);
+                Ok(())
+            }
+            Err(error) => Ok(self.resume(&end_of(transfer, error))?),
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use crate::store::{Operation, StoreError};
 pub(super) struct FtpReader {
     server: Arc<Server>,
     key: ObjectKey,
+    /// Name of the file, where it is another one in the object's folder.
+    beside: Option<String>,
     size: u64,
     position: u64,
     /// First byte that is not wanted.
@@ -32,15 +34,26 @@ impl FtpReader {
                 location: server.text(Some(key)),
             });
         };
-        Ok(Self {
+        Ok(Self::of(server, key, None, meta.size))
+    }
+
+    /// The file `name` in the object's folder, which is known to be there with
+    /// this size.
+    pub(super) fn beside(server: &Arc<Server>, key: &ObjectKey, name: &str, size: u64) -> Self {
+        Self::of(server, key, Some(name.to_owned()), size)
+    }
+
+    fn of(server: &Arc<Server>, key: &ObjectKey, beside: Option<String>, size: u64) -> Self {
+        Self {
             server: Arc::clone(server),
             key: key.clone(),
-            size: meta.size,
+            beside,
+            size,
             position: 0,
-            end: meta.size,
+            end: size,
             transfer: None,
             retry: Retry::new(server.budget()),
-        })
+        }
     }
 
     /// The bytes of `range`, all of them.
@@ -118,7 +131,10 @@ impl FtpReader {
         let offset = usize::try_from(self.position).map_err(|_| self.cut_short())?;
         loop {
             let mut connection = self.server.take(&mut self.retry)?;
-            let path = connection.path(Some(&self.key));
+            let path = match &self.beside {
+                None => connection.path(Some(&self.key)),
+                Some(name) => format!("{}/{name}", connection.path(self.key.parent().as_ref())),
+            };
             let opened = connection
                 .ftp
                 .resume_transfer(offset)

@@ -337,27 +337,70 @@ fn a_certificate_that_nobody_vouches_for_is_refused() {
 }
 
 #[test]
-fn an_upload_that_breaks_shows_nothing_and_may_be_tried_again() {
+fn an_upload_goes_on_after_the_server_was_killed() {
     let Some((mut server, store)) = start(false) else {
         return;
     };
+    let bytes = noise(40_000_000, 1);
     let mut writer = store.create(&key("a/object"), &[]).unwrap();
-    writer.write_all(&noise(1_000_000, 1)).unwrap();
-    server.restart().unwrap();
-    let failed = (0..100)
-        .find_map(|_| writer.write_all(&noise(1_000_000, 2)).err())
-        .map(|error| StoreError::from_io(error, crate::Operation::Write, "x"));
-    let error = match failed {
-        Some(error) => error,
-        None => panic!("the broken connection was not noticed"),
-    };
-    assert_eq!(error.class(), ErrorClass::Passing, "{error}");
-    assert!(!error.to_string().contains("0ns"), "{error}");
-    drop(writer);
+    for (number, chunk) in bytes.chunks(1_000_000).enumerate() {
+        writer.write_all(chunk).unwrap();
+        if [3, 20, 39].contains(&number) {
+            server.restart().unwrap();
+        }
+    }
     assert_eq!(store.stat(&key("a/object")).unwrap(), None);
+    writer.publish().unwrap();
+    let stored = fs::read(server.folder().join("repo/a/object")).unwrap();
+    assert!(stored == bytes, "what was uploaded differs");
+    assert_eq!(names(&server.folder().join("repo/a")), ["object"]);
+}
+
+#[test]
+fn an_upload_whose_file_got_lost_or_changed_meanwhile_is_not_published() {
+    let Some((mut server, store)) = start(false) else {
+        return;
+    };
+    let folder = server.folder().join("repo/a");
+    let temp = |folder: &Path| {
+        let names = names(folder);
+        let temp = names.iter().find(|name| name.ends_with(".tmp"));
+        folder.join(temp.unwrap())
+    };
+    let begin = |name: &str| {
+        let mut writer = store.create(&key(name), &[]).unwrap();
+        writer.write_all(&noise(30_000_000, 1)).unwrap();
+        writer
+    };
+    // more than is kept here
+    let mut writer = begin("a/lost");
+    server.kill();
+    fs::remove_file(temp(&folder)).unwrap();
+    server.restart().unwrap();
+    let error = (0..100).find_map(|_| writer.write_all(&noise(1_000_000, 2)).err());
+    let error = StoreError::from_io(error.unwrap(), crate::Operation::Write, "x");
+    assert_eq!(error.class(), ErrorClass::Passing, "{error}");
+    assert!(matches!(
+        server_error(error),
+        ServerError::UploadBroken { .. }
+    ));
+    drop(writer);
+    assert_eq!(store.list(Some(&key("a"))).unwrap(), []);
+
+    // the connection left something else behind
+    let mut writer = begin("a/changed");
+    server.kill();
+    let path = temp(&folder);
+    let mut there = fs::read(&path).unwrap();
+    there[1000] ^= 1;
+    fs::write(&path, there).unwrap();
+    server.restart().unwrap();
+    writer.write_all(&noise(5_000_000, 2)).unwrap();
+    let error = writer.publish().unwrap_err();
+    assert!(matches!(server_error(error), ServerError::Differs { .. }));
     assert_eq!(store.list(Some(&key("a"))).unwrap(), []);
     store.put(&key("a/object"), &[], b"whole").unwrap();
-    assert_eq!(names(&server.folder().join("repo/a")), ["object"]);
+    assert_eq!(names(&folder), ["object"]);
 }
 
 #[test]

@@ -254,7 +254,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(all(test, feature = "s3"))]
 mod tests {
-    #![allow(clippy::print_stderr, reason = "says why it is skipped")]
+    #![allow(
+        clippy::print_stderr,
+        clippy::unwrap_used,
+        reason = "a panic is how a test reports"
+    )]
 
     use std::time::Instant;
 

@@ -40,6 +40,16 @@ impl ServerAddress {
         if login.is_some_and(|login| login.contains(':')) {
             return Err(AddressError::SecretInAddress { scheme });
         }
+        // "user:12/34@host" has the form of a host, a port and a path
+        let path_begins = authority.len();
+        let has_at = rest
+            .get(path_begins..)
+            .is_some_and(|path| path.contains('@'));
+        if login.is_none() && host_port.contains(':') && has_at {
+            return Err(bad(
+                "it may hold a password, which never goes into an address; an \"@\" in a path is written %40",
+            ));
+        }
         let user = match login {
             Some(login) => Some(
                 text(login)
@@ -168,6 +178,9 @@ mod tests {
             "sftp://u:secret@h/a",
             "ftp://u:secret@h",
             "ftp://u:secret/x@h/a",
+            "sftp://u:sec/ret@h",
+            "sftp://u:77/secret@h/a",
+            "sftp://u:77/x/secret@h/a",
             "ftps://:secret@h/a",
         ] {
             let error = parse(address).unwrap_err();
