@@ -1,6 +1,7 @@
 //! A segment's way into the repository and back, step by step, beside what
 //! the codec alone takes for the same bytes in the same run.
 
+use pitr_core::crc32c;
 use std::hint::black_box;
 use std::io::{self, Write as _};
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod cluster_state;
+use crate::crc32c;
 mod field;
 
 use nom::bytes::complete::take;

@@ -1,5 +1,6 @@
 //! Checksums of files as a backup manifest has them.
 
+use crate::crc32c;
 use sha2::digest::DynDigest;
 use sha2::{Sha224, Sha256, Sha384, Sha512};
 

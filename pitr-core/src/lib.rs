@@ -44,6 +44,7 @@ mod backup_label;
 mod backup_manifest;
 mod catalog;
 mod control_file;
+pub mod crc32c;
 mod file_hasher;
 mod finding;
 mod line;

@@ -6,6 +6,7 @@
     reason = "what a test is for"
 )]
 
+use pitr_core::crc32c;
 mod original;
 
 use std::fs;

@@ -1,5 +1,6 @@
 //! Which file a mapped catalog lies in.
 
+use crate::crc32c;
 use nom::Parser;
 use nom::bytes::complete::tag;
 use nom::number::complete::le_u32;

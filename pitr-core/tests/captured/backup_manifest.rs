@@ -1,5 +1,6 @@
 //! Manifests of real backups.
 
+use pitr_core::crc32c;
 use std::io::Read;
 
 use pitr_core::{

@@ -1,5 +1,6 @@
 //! One file's data, checked against the index while it is read.
 
+use pitr_core::crc32c;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! An object of a backup on its way into the store.
 
+use pitr_core::crc32c;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,6 @@
 //! Reading a complete base backup.
 
+use pitr_core::crc32c;
 use std::io::Read;
 use std::sync::Arc;
 

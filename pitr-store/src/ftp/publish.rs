@@ -9,6 +9,7 @@
 //! 5. read the object back whole, and compare;
 //! 6. look once more for rivals, and remove debris.
 
+use pitr_core::crc32c;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 

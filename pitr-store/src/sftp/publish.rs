@@ -9,6 +9,7 @@
 //! 5. once the name is taken, by us or by another, nobody else can take it:
 //!    every temporary file for it is debris, and removed.
 
+use pitr_core::crc32c;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::Arc;

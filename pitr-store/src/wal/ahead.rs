@@ -5,6 +5,7 @@
 //! that the answers travel while it is. Nothing of it shows before they are
 //! known.
 
+use pitr_core::crc32c;
 use std::io::{self, Write};
 
 use pitr_core::{SegmentSummary, WalFileName};

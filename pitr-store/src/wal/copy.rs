@@ -1,5 +1,6 @@
 //! Copying a file of the log from one repository into another, checked.
 
+use pitr_core::crc32c;
 use std::io::{self, Read, Write};
 
 use pitr_core::WalFileName;

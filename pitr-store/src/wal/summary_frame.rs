@@ -15,6 +15,8 @@
 //!
 //! Source: "Skippable Frames", RFC 8878, section 3.1.2.
 
+use pitr_core::crc32c;
+
 /// Magic number of the frame: one of the sixteen that zstd readers pass over.
 /// The seek table of a base backup's part has another.
 const MAGIC: u32 = 0x184D_2A59;

@@ -1,5 +1,6 @@
 //! A record on its way through several pages or chunks.
 
+use crate::crc32c;
 use crate::lsn::Lsn;
 use crate::timeline::id::TimelineId;
 use crate::wal::reader::part::RecordPart;

@@ -1,5 +1,7 @@
 //! The CRC of everything that was read, with the help of those of the records in it.
 
+use crate::crc32c;
+
 /// A stretch of a record whose bytes a CRC was led over on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CrcStretch {

@@ -1,5 +1,6 @@
 //! A part of a record, for joining it with the others.
 
+use crate::crc32c;
 use serde::{Deserialize, Serialize};
 
 use crate::wal::record::header::RecordHeader;
@@ -69,8 +70,6 @@ impl RecordPart {
         let bytes = self.bytes.saturating_add(next.bytes);
         self.append(head);
         let behind = next.bytes.saturating_sub(head.len() as u64);
-        // a record is shorter than 4 GiB
-        let behind = usize::try_from(behind).unwrap_or(usize::MAX);
         RecordPart {
             bytes,
             crc32c: crc32c::crc32c_combine(self.crc32c, next.crc32c, behind),

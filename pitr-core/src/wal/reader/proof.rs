@@ -1,5 +1,6 @@
 //! The CRCs of many short records, proven at once.
 
+use crate::crc32c;
 use crate::lsn::Lsn;
 use crate::postgres_major::PostgresMajor;
 use crate::wal::reader::{ALIGNMENT, State, WalReader};

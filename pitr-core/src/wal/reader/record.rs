@@ -1,5 +1,6 @@
 //! Records on the way.
 
+use crate::crc32c;
 use crate::lsn::Lsn;
 use crate::postgres_major::PostgresMajor;
 use crate::timeline::id::TimelineId;

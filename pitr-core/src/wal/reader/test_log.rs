@@ -1,5 +1,6 @@
 //! A log as a server would write it, for tests.
 
+use crate::crc32c;
 use crate::wal::segment_size::WalSegmentSize;
 
 pub(crate) const SEGMENT: u64 = 1 << 20;

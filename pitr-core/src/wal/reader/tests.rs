@@ -1,3 +1,4 @@
+use crate::crc32c;
 use proptest::prelude::*;
 
 use super::test_log::{MAGIC_15, PAGE, SEGMENT, SYSTEM, TestLog};

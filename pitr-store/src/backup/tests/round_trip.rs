@@ -1,5 +1,6 @@
 //! What goes in comes out: through tar, through members, by index.
 
+use pitr_core::crc32c;
 use std::sync::Mutex;
 
 use super::*;

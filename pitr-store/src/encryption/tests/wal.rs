@@ -1,6 +1,7 @@
 //! The log of a cluster in an encrypted repository.
 
 use pitr_core::WalFileName;
+use pitr_core::crc32c;
 
 use super::*;
 use crate::codec::Codec;
