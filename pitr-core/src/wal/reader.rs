@@ -133,6 +133,8 @@ pub struct WalReader {
     proof: Proof,
     /// Long stretches of records in the chunk that was fed last, for who wants the CRC of all that was read.
     stretches: Option<Vec<CrcStretch>>,
+    /// Of which records the consumer wants no more than the beginning.
+    beginning_only: Option<fn(&RecordHeader) -> bool>,
 }
 
 /// What the next byte is, once the page header is behind.
@@ -236,7 +238,15 @@ impl WalReader {
             begins_overwriting: false,
             proof: Proof::default(),
             stretches: None,
+            beginning_only: None,
         }
+    }
+
+    /// Puts together no more than the beginning of the records that `of` says so of, where they
+    /// lie on several pages: copying page images would take as long as proving them.
+    pub(crate) fn holding_beginning_only(mut self, of: fn(&RecordHeader) -> bool) -> Self {
+        self.beginning_only = Some(of);
+        self
     }
 
     /// Notes the CRCs of long stretches of records on the way.

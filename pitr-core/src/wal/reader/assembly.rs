@@ -14,9 +14,11 @@ pub(crate) struct Assembly {
     pub(crate) timeline: TimelineId,
     /// Once its 24 bytes are there and have been checked.
     pub(crate) header: Option<RecordHeader>,
-    /// Bytes from the beginning of the record, at most `hold`.
+    /// Bytes from the beginning of the record, at most `held_of_this`.
     bytes: Vec<u8>,
     hold: usize,
+    /// `hold`, or less where no more of this record is asked for.
+    held_of_this: usize,
     received: u64,
     /// CRC of the body up to `received`.
     crc: u32,
@@ -30,6 +32,7 @@ impl Assembly {
             header: None,
             bytes: Vec::new(),
             hold,
+            held_of_this: hold,
             received: 0,
             crc: 0,
         }
@@ -40,6 +43,12 @@ impl Assembly {
         self.bytes.clear();
         (self.lsn, self.timeline, self.header) = (lsn, timeline, None);
         (self.received, self.crc) = (0, 0);
+        self.held_of_this = self.hold;
+    }
+
+    /// Holds no more than so many bytes of this record, those of its header in any case.
+    pub(crate) fn hold_of_this(&mut self, bytes: usize) {
+        self.held_of_this = bytes.clamp(RecordHeader::LEN, self.hold);
     }
 
     /// The record from its header on, as far as it is held.
@@ -80,19 +89,21 @@ impl Assembly {
             self.crc = crc32c::crc32c_append(self.crc, bytes);
         }
         self.received = self.received.saturating_add(bytes.len() as u64);
-        let held = bytes.len().min(self.hold.saturating_sub(self.bytes.len()));
+        let held = bytes
+            .len()
+            .min(self.held_of_this.saturating_sub(self.bytes.len()));
         if let Some(held) = bytes.get(..held) {
             self.grow(held.len());
             self.bytes.extend_from_slice(held);
         }
     }
 
-    /// Twice as much each time, by what has come and never by what a length announces, and no more than `hold`.
+    /// Twice as much each time, by what has come and never by what a length announces, and no more than is to be held.
     fn grow(&mut self, more: usize) {
         let needed = self.bytes.len() + more;
         let capacity = self.bytes.capacity();
         if needed > capacity {
-            let target = needed.max(capacity.saturating_mul(2).min(self.hold));
+            let target = needed.max(capacity.saturating_mul(2).min(self.held_of_this));
             self.bytes.reserve_exact(target - self.bytes.len());
         }
     }

@@ -11,6 +11,9 @@ use crate::wal::record::header::{RecordHeader, RecordHeaderError};
 use crate::wal::rmgr::xlog;
 use crate::wal::segment_number::SegmentNumber;
 
+/// Bytes that are held of a record whose beginning is enough: more than its first block reference takes.
+const BEGINNING: usize = 256;
+
 impl WalReader {
     /// At a record's beginning, or the padding before it.
     pub(super) fn begin_record<'i>(&mut self, input: &mut &'i [u8], room: u64) -> Step<'i> {
@@ -79,6 +82,11 @@ impl WalReader {
         match checked {
             Ok(header) => {
                 self.assembly.header = Some(header);
+                if let Some(beginning_only) = self.beginning_only
+                    && beginning_only(&header)
+                {
+                    self.assembly.hold_of_this(BEGINNING);
+                }
                 // it points back to the record before: that was as long as it said
                 self.unsure = false;
                 Step::Moved

@@ -336,6 +336,11 @@ pub(crate) fn is_switch(header: &RecordHeader) -> bool {
     is(header, SWITCH)
 }
 
+/// Source: `XLOG_FPI`, `XLOG_FPI_FOR_HINT`.
+pub(crate) fn is_page_image(header: &RecordHeader) -> bool {
+    is(header, FPI) || is(header, FPI_FOR_HINT)
+}
+
 /// Source: `XLOG_FPW_CHANGE`.
 pub(crate) fn is_full_page_writes_change(header: &RecordHeader) -> bool {
     is(header, FPW_CHANGE)

@@ -17,7 +17,7 @@ use crate::wal::rmgr::database::DatabaseRecord;
 use crate::wal::rmgr::relmap::RelmapUpdate;
 use crate::wal::rmgr::standby::StandbyRecord;
 use crate::wal::rmgr::xact::{self, TransactionEnd, XactRecord};
-use crate::wal::rmgr::xlog::XlogRecord;
+use crate::wal::rmgr::xlog::{self, XlogRecord};
 use crate::wal::segment_name::SegmentName;
 use crate::wal::segment_size::WalSegmentSize;
 use crate::wal::summary::{
@@ -56,7 +56,9 @@ impl SegmentSummaryBuilder {
     /// If no cluster with this segment size has such a segment.
     pub fn new(segment: SegmentName, size: WalSegmentSize) -> Result<Self, WalFileNameError> {
         Ok(Self {
-            reader: WalReader::new(segment.number(size)?, size).noting_stretches(),
+            reader: WalReader::new(segment.number(size)?, size)
+                .noting_stretches()
+                .holding_beginning_only(is_told_by_its_beginning),
             summary: empty(WalFileName::Segment(segment), segment.timeline()),
         })
     }
@@ -72,7 +74,8 @@ impl SegmentSummaryBuilder {
         Ok(Self {
             reader: WalReader::new(segment.number(size)?, size)
                 .may_end()
-                .noting_stretches(),
+                .noting_stretches()
+                .holding_beginning_only(is_told_by_its_beginning),
             summary: empty(WalFileName::Partial(segment), segment.timeline()),
         })
     }
@@ -413,6 +416,11 @@ const LOOKED_INTO: u32 = 1 << ResourceManager::XLOG.get()
 
 /// Resource managers whose records may change rows of the catalogs.
 const ROWS: u32 = 1 << ResourceManager::HEAP.get() | 1 << ResourceManager::HEAP2.get();
+
+/// Whether the summary needs no more of a record than its header and its first block reference.
+fn is_told_by_its_beginning(header: &RecordHeader) -> bool {
+    !is_one_of(header.resource_manager, LOOKED_INTO) || xlog::is_page_image(header)
+}
 
 const fn is_one_of(manager: ResourceManager, set: u32) -> bool {
     manager.get() < 32 && set >> manager.get() & 1 == 1
