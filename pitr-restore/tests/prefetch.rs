@@ -195,7 +195,7 @@ fn what_was_taken_makes_room_for_the_next_and_the_end_of_the_archive_ends_it() {
 fn a_segment_that_the_server_asks_for_again_is_fetched_again() {
     let recovering = Recovering::with_segments(4);
     let options = ["--prefetch", "2"];
-    for number in [1, 2, 1] {
+    for number in [1, 2, 1, 2, 3, 1, 2, 1] {
         recovering
             .fetch(&options, &name(1, number))
             .is_segment(&name(1, number));

@@ -14,7 +14,7 @@ use pitr_core::{SegmentName, WalFileName};
 use pitr_postgres::DataDirectory;
 
 use super::consumer::Consumer;
-use super::folder::{AheadFolder, HeldFolder};
+use super::folder::{AheadFolder, Asked, HeldFolder};
 use super::limit::Limit;
 use super::origin::{Origin, Source};
 use super::process;
@@ -133,7 +133,7 @@ struct Filler {
     route: Route,
     place: Place,
     /// What was last read of where the server is.
-    asked: Option<SegmentName>,
+    asked: Option<Asked>,
     ready: HashSet<SegmentName>,
     in_flight: HashSet<SegmentName>,
     /// A segment that could not be had: nothing behind it is of use yet.
@@ -159,8 +159,8 @@ impl Filler {
             let asked = self.folder().asked();
             if asked.is_some() && asked != self.asked {
                 self.asked = asked;
-                if let Some(name) = asked {
-                    self.go_on_behind(name, &route);
+                if let Some(asked) = asked {
+                    self.go_on_behind(asked.segment, &route);
                 }
             }
             let planned = self.plan();

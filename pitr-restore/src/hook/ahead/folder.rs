@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -52,6 +52,14 @@ pub(crate) struct AheadFolder {
 pub(crate) struct HeldFolder {
     folder: AheadFolder,
     lock: File,
+}
+
+/// What the hook told of where the server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) segment: SegmentName,
+    /// Inode and time of the file: the same segment may be asked for again.
+    told: (u64, i64, i64),
 }
 
 impl AheadFolder {
@@ -181,9 +189,15 @@ impl AheadFolder {
     }
 
     /// The last segment that the server got in another way.
-    pub(crate) fn asked(&self) -> Option<SegmentName> {
-        let text = std::fs::read_to_string(self.path.join(ASKED)).ok()?;
-        segment_name(&text)
+    pub(crate) fn asked(&self) -> Option<Asked> {
+        let mut file = File::open(self.path.join(ASKED)).ok()?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok()?;
+        let found = file.metadata().ok()?;
+        Some(Asked {
+            segment: segment_name(&text)?,
+            told: (found.ino(), found.ctime(), found.ctime_nsec()),
+        })
     }
 
     /// Tells the process that fills it where the server is.
@@ -364,6 +378,19 @@ mod tests {
         drop(held);
         folder.sweep();
         assert!(!folder.path().exists());
+    }
+
+    #[test]
+    fn the_same_segment_told_again_is_news() {
+        let (_dir, folder) = folder();
+        let _held = folder.hold().unwrap().unwrap();
+        let name = segment_name("000000010000000000000001").unwrap();
+        folder.tell_asked(name).unwrap();
+        let first = folder.asked().unwrap();
+        assert_eq!(folder.asked(), Some(first));
+        folder.tell_asked(name).unwrap();
+        assert_eq!(folder.asked().unwrap().segment, name);
+        assert_ne!(folder.asked(), Some(first));
     }
 
     #[test]
