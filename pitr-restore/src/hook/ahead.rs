@@ -133,9 +133,7 @@ impl<'a> Ahead<'a> {
     /// Where the segments come from, if the hook would fetch them from there.
     fn origin(&self) -> Option<Origin> {
         let origin = Origin::parse(&self.folder.origin()?)?;
-        origin
-            .is(&self.source, self.system_identifier)
-            .then_some(origin)
+        (origin.is(&self.source, self.system_identifier) && origin.is_alive()).then_some(origin)
     }
 
     /// Whether recovery needs the segment, as far as that can be told without

@@ -19,12 +19,18 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    /// The server that runs in `directory`, or that is going to be started there.
-    pub(crate) fn new(directory: DataDirectory) -> Self {
+    /// The server that is going to be started in `directory`.
+    pub(crate) fn awaited(directory: DataDirectory) -> Self {
         Self {
             directory,
             postmaster: None,
         }
+    }
+
+    /// The server that runs in `directory`; `None` where none does.
+    pub(crate) fn running(directory: DataDirectory) -> Option<Self> {
+        let mut consumer = Self::awaited(directory);
+        (consumer.is_there() && consumer.has_begun()).then_some(consumer)
     }
 
     /// Whether it has been started.
@@ -43,8 +49,8 @@ impl Consumer {
             (None, Some(file)) => {
                 let is_alive = file.is_alive();
                 self.postmaster = is_alive.then_some(file.pid);
-                // what an earlier one left
-                is_alive || !self.has_begun()
+                // else an earlier one left it
+                true
             }
         };
         is_there
@@ -85,7 +91,7 @@ mod tests {
     #[test]
     fn it_is_waited_for_and_gone_when_it_has_ended() {
         let (_dir, directory) = directory();
-        let mut consumer = Consumer::new(directory.clone());
+        let mut consumer = Consumer::awaited(directory.clone());
         assert!(consumer.is_there() && !consumer.has_begun());
         run_as(&directory, std::process::id());
         assert!(consumer.is_there() && consumer.has_begun());
@@ -97,7 +103,7 @@ mod tests {
     fn another_server_is_another_consumer() {
         let (_dir, directory) = directory();
         run_as(&directory, std::process::id());
-        let mut consumer = Consumer::new(directory.clone());
+        let mut consumer = Consumer::awaited(directory.clone());
         assert!(consumer.is_there());
         run_as(&directory, 1);
         assert!(!consumer.is_there());
@@ -111,7 +117,7 @@ mod tests {
             .spawn()
             .unwrap();
         run_as(&directory, server.id());
-        let mut consumer = Consumer::new(directory.clone());
+        let mut consumer = Consumer::awaited(directory.clone());
         assert!(consumer.is_there() && consumer.has_begun());
         server.kill().unwrap();
         server.wait().unwrap();
@@ -122,8 +128,9 @@ mod tests {
     #[test]
     fn the_end_of_recovery_ends_it() {
         let (_dir, directory) = directory();
+        assert!(Consumer::running(directory.clone()).is_none());
         run_as(&directory, std::process::id());
-        let mut consumer = Consumer::new(directory.clone());
+        let mut consumer = Consumer::running(directory.clone()).unwrap();
         assert!(consumer.is_there());
         std::fs::remove_file(directory.join("recovery.signal")).unwrap();
         assert!(!consumer.is_there());

@@ -58,15 +58,15 @@ pub(in crate::hook) fn run(request: &Request<'_>, begin: AheadArgument) -> Resul
     let console = Console::quiet();
     let server = AskingServer::of(&request.destination)?;
     let asked = request.cluster(server.as_ref())?;
+    let archives = open_archives(&settings, asked, console)?;
     let Ok(Some(held)) = folder.hold() else {
         return Ok(());
     };
-    // what a dead one left, before anybody could take it for ours
+    // what a dead one left
     if held.empty().is_err() {
         held.remove();
         return Ok(());
     }
-    let archives = open_archives(&settings, asked, console)?;
     let Ok(Some(cluster)) = archives.identity() else {
         held.remove();
         return Ok(());
@@ -77,9 +77,9 @@ pub(in crate::hook) fn run(request: &Request<'_>, begin: AheadArgument) -> Resul
         Ok(Route::new(followed, size))
     };
     let origin = Origin::new(Source::of(&settings), cluster.system_identifier, size);
-    let place = match begin {
-        AheadArgument::After => Place::After(segment),
-        AheadArgument::From => Place::From(segment),
+    let (place, consumer) = match begin {
+        AheadArgument::After => (Place::After(segment), Consumer::running(directory)),
+        AheadArgument::From => (Place::From(segment), Some(Consumer::awaited(directory))),
     };
     let workers = {
         let settings = settings.clone();
@@ -87,9 +87,12 @@ pub(in crate::hook) fn run(request: &Request<'_>, begin: AheadArgument) -> Resul
             open_archives(&settings, Some(cluster.system_identifier), console)
         })
     };
-    let (Ok(workers), Ok(first_route), Ok(())) =
-        (workers, route(), held.tell_origin(&origin.to_bytes()))
-    else {
+    let (Some(consumer), Ok(workers), Ok(first_route), Ok(())) = (
+        consumer,
+        workers,
+        route(),
+        held.tell_origin(&origin.to_bytes()),
+    ) else {
         held.remove();
         return Ok(());
     };
@@ -98,7 +101,7 @@ pub(in crate::hook) fn run(request: &Request<'_>, begin: AheadArgument) -> Resul
         workers,
         origin: origin.to_bytes(),
         limit: Limit::new(settings.prefetch, size),
-        consumer: Consumer::new(directory),
+        consumer,
         route: first_route,
         place,
         asked: None,
@@ -270,4 +273,101 @@ fn in_order(name: &SegmentName) -> (String, String) {
     let text = name.to_string();
     let (timeline, number) = text.split_at(8);
     (number.to_owned(), timeline.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pitr_core::WalSegmentSize;
+
+    use crate::hook::followed::Followed;
+
+    const SIZE: WalSegmentSize = WalSegmentSize::DEFAULT;
+
+    fn name(text: &str) -> SegmentName {
+        match text.parse().unwrap() {
+            WalFileName::Segment(name) => name,
+            other => panic!("{other}"),
+        }
+    }
+
+    /// With one segment that waits, and no more to be had.
+    fn filler(data: &std::path::Path, idle_limit: Duration) -> Filler {
+        std::fs::create_dir(data.join("pg_wal")).unwrap();
+        std::fs::write(data.join("recovery.signal"), "").unwrap();
+        let folder = AheadFolder::of(data);
+        let held = folder.hold().unwrap().unwrap();
+        held.tell_origin(b"{}").unwrap();
+        let (waits, next) = (
+            name("000000010000000000000002"),
+            name("000000010000000000000003"),
+        );
+        std::fs::write(folder.segment(waits), "x").unwrap();
+        Filler {
+            held,
+            workers: Workers::start(1, &folder, SIZE.bytes(), || {
+                Err(HookFailure::EmptyRepository {
+                    location: String::new(),
+                })
+            })
+            .unwrap(),
+            origin: b"{}".to_vec(),
+            limit: Limit::new(None, SIZE),
+            consumer: Consumer::awaited(DataDirectory::new(data)),
+            route: Route::new(Followed::Unknown, SIZE),
+            place: Place::After(name("000000010000000000000001")),
+            asked: None,
+            ready: HashSet::from([waits]),
+            in_flight: HashSet::new(),
+            left: Some(next),
+            last_use: Instant::now(),
+            idle_limit,
+        }
+    }
+
+    #[test]
+    fn what_nobody_takes_does_not_wait_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut filler = filler(dir.path(), Duration::from_millis(200));
+        let begun = Instant::now();
+        filler.fill(|| None);
+        assert!(begun.elapsed() >= Duration::from_millis(200));
+        assert_eq!(filler.ready.len(), 1, "it was not for another reason");
+        filler.workers.stop();
+        filler.held.remove();
+        assert!(!AheadFolder::of(dir.path()).path().exists());
+    }
+
+    #[test]
+    fn it_ends_when_it_is_dismissed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut filler = filler(dir.path(), Duration::from_secs(600));
+        let folder = AheadFolder::of(dir.path());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(50));
+                folder.dismiss();
+            });
+            filler.fill(|| None);
+        });
+        assert_eq!(filler.ready.len(), 1);
+    }
+
+    #[test]
+    fn it_ends_when_everything_was_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut filler = filler(dir.path(), Duration::from_secs(600));
+        let taken = AheadFolder::of(dir.path()).segment(name("000000010000000000000002"));
+        std::fs::remove_file(taken).unwrap();
+        filler.fill(|| None);
+        assert!(filler.ready.is_empty());
+    }
+
+    #[test]
+    fn a_later_segment_is_greater_on_whichever_timeline() {
+        let order = |text: &str| in_order(&name(text));
+        assert!(order("000000020000000000000002") < order("000000010000000000000003"));
+        assert!(order("0000000100000000000000FF") < order("000000010000000100000000"));
+        assert!(order("000000010000000000000002") < order("000000020000000000000002"));
+    }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use pitr_console::Settings;
 use pitr_core::{SystemIdentifier, WalSegmentSize};
+use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 /// Number of this shape.
@@ -16,7 +17,7 @@ const FORMAT: u32 = 1;
 pub(crate) struct Origin {
     format: u32,
     /// Process that fills the folder.
-    pub(crate) process: u32,
+    process: i32,
     /// As text: other readers of JSON have no numbers of 64 bits.
     system_identifier: String,
     /// Size of a segment, as the repository says.
@@ -70,7 +71,7 @@ impl Origin {
     ) -> Self {
         Self {
             format: FORMAT,
-            process: std::process::id(),
+            process: rustix::process::getpid().as_raw_pid(),
             system_identifier: system_identifier.to_string(),
             segment_size,
             source,
@@ -85,6 +86,12 @@ impl Origin {
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Whether its process lives. The lock may be another one's, that has begun
+    /// just now and not yet swept what this one left.
+    pub(crate) fn is_alive(&self) -> bool {
+        Pid::from_raw(self.process).is_some_and(|pid| test_kill_process(pid).is_ok())
     }
 
     /// Whether it is what `source` and `system_identifier` lead to.
@@ -136,6 +143,19 @@ mod tests {
         for other in [settings("/b", None, None), settings("/a", Some(3), None)] {
             assert!(!origin.is(&Source::of(&other), me));
         }
+    }
+
+    #[test]
+    fn what_a_dead_process_says_is_told_from_a_living_ones() {
+        let source = Source::of(&settings("/a", None, None));
+        let mut origin = Origin::new(source, SystemIdentifier::new(7), WalSegmentSize::DEFAULT);
+        assert!(origin.is_alive());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        origin.process = i32::try_from(child.id()).unwrap();
+        child.wait().unwrap();
+        assert!(!origin.is_alive());
+        origin.process = 0;
+        assert!(!origin.is_alive());
     }
 
     #[test]
