@@ -12,7 +12,7 @@ mod scene;
 use std::process::Command;
 use std::sync::Arc;
 
-use pitr_testbed::{Fault, FaultProxy, Moto};
+use pitr_testbed::{Fault, FaultProxy, Moto, TlsProxy};
 use scene::{Repo, Segment};
 
 /// A bucket of its own behind a proxy; `None`, with a line that says why, where
@@ -172,6 +172,76 @@ fn a_push_survives_a_server_that_has_a_bad_day() {
     succeeds(push("bad-day", &proxy, &segment));
     assert_eq!(proxy.left(), 0);
     succeeds(command("bad-day", &proxy, &["list"]));
+}
+
+#[test]
+fn an_authority_of_ones_own_is_trusted_where_it_is_named_and_nowhere_else() {
+    let Some((_moto, proxy)) = bucket("private-authority") else {
+        return;
+    };
+    let tls = TlsProxy::start(proxy.address()).unwrap();
+    let segment = Segment::real();
+    let over_tls = |words: &[&str]| {
+        let mut command = command("private-authority", &proxy, words);
+        command.env("AWS_ENDPOINT_URL", tls.endpoint());
+        command
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("pitr.toml");
+    // with the budget that there is by default: nothing of this is tried again
+    let named = |path: &std::path::Path| {
+        let text = format!("[s3]\nca_file = \"{}\"\n", path.display());
+        std::fs::write(&config, text).unwrap();
+    };
+    // in pitr.toml, as AWS's tools name it, and as OpenSSL's do
+    named(&tls.ca_file());
+    let mut init = over_tls(&["init"]);
+    init.env("PITR_CONFIG", &config);
+    succeeds(init);
+    let mut pushed = over_tls(&[segment.path().to_str().unwrap(), segment.name()]);
+    pushed.env("AWS_CA_BUNDLE", tls.ca_file());
+    succeeds(pushed);
+    let mut listed = over_tls(&["list"]);
+    listed.env("SSL_CERT_FILE", tls.ca_file());
+    succeeds(listed);
+    assert!(!proxy.seen().is_empty());
+
+    let fails = |mut command: Command, expected: &str| {
+        proxy.forget();
+        let begun = std::time::Instant::now();
+        let output = command.output().unwrap();
+        assert!(
+            begun.elapsed().as_secs() < 30,
+            "it was tried again and again"
+        );
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said.matches("ERROR:").count(), 1, "{said}");
+        let line = said.lines().next().unwrap();
+        assert!(line.contains("no trusted connection"), "{said}");
+        assert!(line.contains(expected), "{said}");
+        assert!(said.contains("HINT:") && said.contains("ca_file"), "{said}");
+        assert!(proxy.seen().is_empty(), "something was sent all the same");
+    };
+    fails(over_tls(&["list"]), "UnknownIssuer");
+    let mut misnamed = over_tls(&["list"]);
+    misnamed
+        .env("AWS_ENDPOINT_URL", tls.misnamed_endpoint())
+        .env("AWS_CA_BUNDLE", tls.ca_file());
+    fails(misnamed, "not valid for name");
+    let mut push = over_tls(&[segment.path().to_str().unwrap(), segment.name()]);
+    push.env("SSL_CERT_FILE", tls.server_certificate());
+    fails(push, "");
+    for unusable in [dir.path().join("missing"), config.clone()] {
+        named(&unusable);
+        let mut command = over_tls(&["list"]);
+        command.env("PITR_CONFIG", &config);
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{said}");
+        assert!(said.contains(unusable.to_str().unwrap()), "{said}");
+        assert!(said.contains("HINT:"), "{said}");
+    }
 }
 
 #[test]

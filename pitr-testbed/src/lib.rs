@@ -40,6 +40,6 @@ pub use install::PostgresInstall;
 pub use program::program;
 pub use server_user::{as_server_user, chown_to_server_user, server_user_name};
 pub use servers::{Azurite, GoogleFake, HttpAnswer, Moto, http_request, server_cache};
-pub use servers::{FtpServer, SshServer, VsFtpd};
+pub use servers::{FtpServer, SshServer, TlsProxy, VsFtpd};
 pub use site::Site;
 pub use test_dir::TestDir;

@@ -308,12 +308,8 @@ fn transport(error: TransportError) -> HttpError {
 /// What broke, by the innermost cause: the URL, which may hold a signature, is
 /// left out.
 fn told(error: &reqwest::Error) -> TransportError {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        if source.downcast_ref::<rustls::Error>().is_some() {
-            return TransportError::Tls(source.to_string());
-        }
-        innermost = source;
+    if let Some(reason) = tls_fault(error) {
+        return TransportError::Tls(reason);
     }
     if error.is_timeout() {
         return TransportError::Connection(format!(
@@ -324,14 +320,26 @@ fn told(error: &reqwest::Error) -> TransportError {
     if std::error::Error::source(error).is_none() {
         return TransportError::Connection("the request failed".to_owned());
     }
-    // rustls' error can hide in an io::Error, which does not name it as source
-    if let Some(io) = innermost.downcast_ref::<std::io::Error>()
-        && let Some(inner) = io.get_ref()
-        && inner.downcast_ref::<rustls::Error>().is_some()
-    {
-        return TransportError::Tls(inner.to_string());
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
     }
     TransportError::Connection(innermost.to_string())
+}
+
+/// What rustls says, if the error is one of its own. It can lie in an
+/// `io::Error`, and that in another, neither of which names it as its source.
+fn tls_fault(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if let Some(fault) = error.downcast_ref::<rustls::Error>() {
+        return Some(fault.to_string());
+    }
+    let within = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
+    if let Some(reason) = within.and_then(|inner| tls_fault(inner)) {
+        return Some(reason);
+    }
+    tls_fault(error.source()?)
 }
 
 /// The first bytes of an error's body; what cannot be read is not missed.

@@ -97,7 +97,7 @@ impl RemoteProblem {
                 "Check the endpoint's name and port, the network, and whether a proxy is needed (HTTPS_PROXY)."
             }
             Self::Untrusted => {
-                "For an authority of your own, name its certificate as ca_file in pitr.toml."
+                "For an authority of your own, name its certificate as ca_file in pitr.toml; the server's own must have the name that the endpoint uses."
             }
             Self::Changed => {
                 "Nothing of pitr ever changes an object: find out who else writes there."

@@ -7,6 +7,7 @@ mod google_fake;
 mod http_request;
 mod moto;
 mod sshd;
+mod tls_proxy;
 mod vsftpd;
 
 use std::env;
@@ -26,6 +27,7 @@ pub use google_fake::GoogleFake;
 pub use http_request::{HttpAnswer, http_request};
 pub use moto::Moto;
 pub use sshd::SshServer;
+pub use tls_proxy::TlsProxy;
 pub use vsftpd::VsFtpd;
 
 use crate::{TestbedError, process};
