@@ -79,6 +79,85 @@ fn s3_keeps_the_promises_of_a_store() {
     conformance::run(&store, &key("suite"));
 }
 
+/// A running s3s-fs, which is stopped when dropped.
+struct S3sFs {
+    process: std::process::Child,
+    endpoint: String,
+    _folder: tempfile::TempDir,
+}
+
+impl S3sFs {
+    /// The server that `PITR_S3S_FS` names; it takes minutes to be compiled, and
+    /// is not installed for this alone.
+    fn start(bucket: &str) -> Option<Self> {
+        let Some(program) = std::env::var_os("PITR_S3S_FS") else {
+            eprintln!("skipped: PITR_S3S_FS names no s3s-fs");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(bucket)).unwrap();
+        let port = {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            free.local_addr().unwrap().port()
+        };
+        let keys = ["--access-key", "test", "--secret-key", "test"];
+        let process = std::process::Command::new(program)
+            .args(["--host", "127.0.0.1", "--port", &port.to_string()])
+            .args(keys)
+            .arg(folder.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "it does not listen"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Some(Self {
+            process,
+            endpoint: format!("http://127.0.0.1:{port}"),
+            _folder: folder,
+        })
+    }
+}
+
+impl Drop for S3sFs {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// It checks signatures and checksums, which moto does not. Its conditional
+/// create is not atomic, so that it is treated as one that overwrites.
+#[test]
+fn a_server_that_checks_signatures_keeps_the_promises_of_a_store() {
+    let Some(server) = S3sFs::start("conformance") else {
+        return;
+    };
+    let open = |secret: &str| {
+        let mut options = options(server.endpoint.clone());
+        options.s3.secret_access_key = Some(Secret::new(secret));
+        open_store("s3://conformance/some/where", &options).unwrap()
+    };
+    let store = open("test");
+    store.establish().unwrap();
+    store.adopt(&pitr_store::Medium { create_only: false });
+    conformance::run(&store, &key("suite"));
+    let large = conformance::noise(20 << 20, 11);
+    store.put(&key("large"), &[], &large).unwrap();
+    assert!(read(store.as_ref(), &key("large")).unwrap() == large);
+    let error = open("wrong").list(None).unwrap_err();
+    assert!(
+        error.to_string().contains("does not belong to this key"),
+        "{error}"
+    );
+}
+
 /// A repository on `store` that is encrypted for a key file in `dir`, opened
 /// with it.
 #[cfg(feature = "encryption")]
