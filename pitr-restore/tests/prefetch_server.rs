@@ -167,6 +167,16 @@ fn a_standby_leaves_nothing_of_it_in_a_base_backup_and_behind_itself() {
     writeln!(settings.unwrap(), "recovery_min_apply_delay = '1h'").unwrap();
     standby.start().unwrap();
     wait_until("nothing is fetched ahead", || ahead(&to) > 2);
+    // no file of the server is kept open, which up to 15 its commands inherit
+    let open = fs::read_dir(format!("/proc/{}/fd", filler(&to).unwrap())).unwrap();
+    for file in open.flatten() {
+        let file = fs::read_link(file.path()).unwrap_or_default();
+        assert!(
+            !file.starts_with(&to) || file.starts_with(to.join(AHEAD)),
+            "{}",
+            file.display()
+        );
+    }
     // it would end by itself if nothing is taken for long, and a backup may take its time
     kill_9(&filler(&to).unwrap());
 
