@@ -27,7 +27,10 @@ struct Recovering {
 
 impl Recovering {
     fn new() -> Self {
-        let scratch = Scratch::new();
+        Self::around(Scratch::new())
+    }
+
+    fn around(scratch: Scratch) -> Self {
         // as the one that runs in the data directory
         let server = Command::new("sleep").arg("600").spawn().unwrap();
         fs::write(
@@ -375,6 +378,101 @@ fn what_comes_from_another_repository_is_not_served() {
     );
     recovering.fetch(&both, &name(1, 3)).is_segment(&name(1, 3));
     wait_until(|| !is_alive(filler), || format!("{filler} lives"));
+}
+
+#[cfg(feature = "encryption")]
+#[test]
+fn an_encrypted_repository_is_read_with_the_key_that_the_hook_has() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let places = pitr_testbed::TestDir::new().unwrap();
+    let key = places.join("key");
+    fs::write(&key, [7; 32]).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let scratch = Scratch::made(|store| {
+        let keys = pitr_store::encryption::NewKeys {
+            key_files: vec![key.clone()],
+            ..Default::default()
+        };
+        pitr_store::Repository::init_encrypted(store, &keys).unwrap();
+    });
+    scratch.claim(SYSTEM_IDENTIFIER);
+    let recovering = Recovering::around(scratch);
+    for number in 1..=3 {
+        recovering.scratch.push(&name(1, number));
+    }
+    let options = ["--encryption-key-file", key.to_str().unwrap()];
+    recovering
+        .fetch(&options, &name(1, 1))
+        .is_segment(&name(1, 1));
+    recovering.wait_for(&[name(1, 2), name(1, 3)]);
+    // without the key, or with another file for it, nothing that waits is handed over
+    recovering
+        .fetch(&[], &name(1, 2))
+        .is_refused(200, "is encrypted");
+    recovering
+        .fetch(&options, &name(1, 2))
+        .is_segment(&name(1, 2));
+}
+
+#[cfg(feature = "s3")]
+#[test]
+fn segments_come_ahead_from_a_bucket_too() {
+    use pitr_store::wal::WalBytes;
+    use pitr_store::{Codec, Repository, S3Options, Secret};
+    let Ok(moto) = pitr_testbed::Moto::start() else {
+        return; // scripts/remote-servers installs it
+    };
+    moto.make_bucket("backups").unwrap();
+    let options = StoreOptions {
+        s3: S3Options {
+            endpoint: Some(moto.endpoint()),
+            region: Some("us-east-1".to_owned()),
+            access_key_id: Some("AKIDTEST".to_owned()),
+            secret_access_key: Some(Secret::new("any")),
+            ..S3Options::default()
+        },
+        ..StoreOptions::default()
+    };
+    let store = open_store("s3://backups/pg", &options).unwrap();
+    Repository::init(store.clone()).unwrap();
+    let repository = Repository::open(store).unwrap();
+    let identity = scratch::identity(SYSTEM_IDENTIFIER);
+    let wal = repository.add(&identity).unwrap().wal();
+    for number in 1..=6 {
+        let name = name(1, number);
+        let bytes = segment(&name.parse().unwrap());
+        let mut bytes = WalBytes::new(bytes, "the test");
+        let codec = Codec::Zstd { level: 1 };
+        wal.push(&name.parse().unwrap(), &mut bytes, codec).unwrap();
+    }
+    let recovering = Recovering::new();
+    let config = recovering.scratch.dir.join("pitr.toml");
+    let text = format!(
+        "repo = \"s3://backups/pg\"\n[s3]\nendpoint = \"{}\"\nregion = \"us-east-1\"\n\
+         access_key_id = \"AKIDTEST\"\nsecret_access_key = \"any\"\n",
+        moto.endpoint()
+    );
+    fs::write(&config, text).unwrap();
+    let fetch = |name: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pitr-restore"));
+        command
+            .env_clear()
+            .current_dir(&recovering.scratch.data)
+            .arg("--config")
+            .arg(&config)
+            .args(["--system-identifier", &SYSTEM_IDENTIFIER.to_string()])
+            .args([name, "pg_wal/RECOVERYXLOG"]);
+        let outcome = recovering.scratch.outcome(command.output().unwrap());
+        let _ = fs::remove_file(recovering.scratch.data.join("pg_wal/RECOVERYXLOG"));
+        outcome
+    };
+    fetch(&name(1, 1)).is_segment(&name(1, 1));
+    recovering.wait_for(&[2, 3, 4, 5, 6].map(|number| name(1, number)));
+    // what waits needs no server any more
+    drop(moto);
+    for number in 2..=6 {
+        fetch(&name(1, number)).is_segment(&name(1, number));
+    }
 }
 
 #[test]
