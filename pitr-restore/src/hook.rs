@@ -39,6 +39,14 @@ use spooled::Spooled;
 /// itself, and meanwhile follows its primary over the network.
 const STANDBY_PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
 
+/// The same before a segment is called missing that has successors in a store to which
+/// objects travel side by side.
+const TRAVELLING: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+
 /// What the server wants.
 #[derive(Debug)]
 struct Request<'a> {
@@ -379,6 +387,27 @@ impl SegmentRequest<'_> {
         }
     }
 
+    /// Looks for the segment once more, and delivers it. Where objects travel to a
+    /// store side by side, one may arrive after its successor: then it is
+    /// waited for a little.
+    fn has_come(&self) -> Result<bool, HookFailure> {
+        let name = WalFileName::Segment(self.segment);
+        let pauses = match self.archives.show_at_once() {
+            true => &[][..],
+            false => &TRAVELLING[..],
+        };
+        let mut pauses = pauses.iter();
+        loop {
+            if deliver(self.archives, &name, self.destination, self.console)? == Answer::Fetched {
+                return Ok(true);
+            }
+            match pauses.next() {
+                Some(pause) => std::thread::sleep(*pause),
+                None => return Ok(false),
+            }
+        }
+    }
+
     /// The segment is not there. Whether that is the end of the log depends on
     /// what else is: a receiver may have it still; a standby will ask again, so nothing may stand in; else a
     /// `.partial` may, where nothing can follow it any more; and where later
@@ -428,6 +457,10 @@ impl SegmentRequest<'_> {
         // the server falls back to its own copy when it is told that there is none
         if server.holds(&segment, size)? {
             return Ok(Answer::Absent);
+        }
+        // it may have come between the two looks, while an archiver works off a backlog
+        if later.is_some() && self.has_come()? {
+            return Ok(Answer::Fetched);
         }
         let begin = segment.start(size)?;
         match (later, branch) {

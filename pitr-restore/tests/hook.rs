@@ -6,7 +6,8 @@ mod scratch;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use pitr_store::Codec;
 use pitr_testbed::{as_server_user, chown_to_server_user};
@@ -565,6 +566,51 @@ fn a_hole_in_the_log_is_not_its_end() {
     // nobody in recovery is asking
     fs::remove_file(scratch.data.join("global/pg_control")).unwrap();
     scratch.fetch(TWO).is_refused(1, "");
+}
+
+/// An archiver works off a backlog: the segment comes after it was looked for, and its
+/// successor before that was.
+#[test]
+fn a_segment_that_comes_between_two_looks_is_no_hole() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("SKIPPED: strace is not installed (apt-get install strace)");
+        return;
+    }
+    let scratch = Scratch::new();
+    scratch.push(ONE);
+    let object = scratch.object(ONE);
+    let timeline = object.parent().unwrap().parent().unwrap();
+    let trace = scratch.data.join("trace");
+    let hook = scratch.command();
+    let mut command = Command::new("strace");
+    command
+        .arg("-f")
+        .arg("-o")
+        .arg(&trace)
+        .arg("-P")
+        .arg(timeline);
+    command.arg("-P").arg(object.parent().unwrap());
+    // the lists are read five seconds after the segment was looked for
+    command.args(["-e", "inject=getdents64:delay_enter=5s:when=1"]);
+    command.arg(hook.get_program()).args(hook.get_args());
+    command.args(["--system-identifier", &SYSTEM_IDENTIFIER.to_string()]);
+    command.args([TWO, "pg_wal/RECOVERYXLOG"]);
+    command.current_dir(&scratch.data);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while !fs::read_to_string(&trace).is_ok_and(|trace| trace.contains(TWO)) {
+        assert!(begun.elapsed().as_secs() < 60, "it was never looked for");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    scratch.push("000000010000000000000003");
+    scratch.push(TWO);
+    let outcome = scratch.outcome(child.wait_with_output().unwrap());
+    assert_eq!(outcome.exit, Some(0), "{}", outcome.stderr);
+    assert_eq!(outcome.file, Some(segment(&TWO.parse().unwrap())));
 }
 
 /// The old primary died before it had archived everything, and the new one

@@ -153,6 +153,12 @@ impl Archives {
         Ok((None, unanswered))
     }
 
+    /// Whether all are of the kind in which objects show in the order in which they
+    /// were pushed.
+    pub(super) fn show_at_once(&self) -> bool {
+        self.set.stores().iter().all(|store| store.shows_at_once())
+    }
+
     /// The last whole segment of `timeline` in any of them, all of which have
     /// to answer.
     pub(super) fn last_of_timeline(
