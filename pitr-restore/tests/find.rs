@@ -487,3 +487,76 @@ fn a_range_of_time_has_its_own_findings_and_no_others() {
     assert_eq!(exactly.len(), 1);
     assert_eq!(exactly[0]["id"], between[0]["id"]);
 }
+
+/// A transaction is searched for where it ran, and all that it did is found, however long it ran.
+#[test]
+fn a_transaction_is_found_whole_and_little_else_is_read() {
+    let original = Original::start_with(|builder| {
+        builder
+            .setting("max_prepared_transactions", "4")
+            .setting("autovacuum", "off")
+    });
+    let cluster = &original.cluster;
+    cluster.execute("CREATE TABLE long (v text); CREATE TABLE short (v text)");
+    original.backup();
+    let busy = |rounds: u32| {
+        for _ in 0..rounds {
+            cluster.execute(
+                "INSERT INTO t SELECT repeat('x', 400) FROM generate_series(1, 1500); CHECKPOINT",
+            );
+            original.archive_all();
+        }
+    };
+    busy(3);
+    // one that is prepared early and committed late, with work of a subtransaction
+    let long = cluster.sql(
+        "BEGIN; INSERT INTO long SELECT 'a' FROM generate_series(1, 30); SAVEPOINT s; \
+         INSERT INTO long SELECT 'b' FROM generate_series(1, 12); RELEASE s; \
+         SELECT pg_current_xact_id(); PREPARE TRANSACTION 'long'",
+    );
+    busy(4);
+    // one across several segments, at once
+    let short = cluster.sql(
+        "BEGIN; INSERT INTO short SELECT repeat('y', 700) FROM generate_series(1, 4000); \
+         DELETE FROM short WHERE ctid < '(3,0)'; SELECT pg_current_xact_id(); COMMIT",
+    );
+    busy(4);
+    cluster.execute("COMMIT PREPARED 'long'");
+    busy(3);
+    let search = |xid: &str, words: &[&str]| -> Value {
+        let all = [&["find", "--json", "--xid", xid], words].concat();
+        let output = original.restore_verb(&all);
+        succeeded(&output);
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let everything: Value = {
+        let output = original.restore_verb(&["find", "--json", "--large", "0"]);
+        succeeded(&output);
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let all = everything["segments"].as_u64().unwrap();
+    let tables = |document: &Value| {
+        let mut found = document["findings"].as_array().unwrap().iter();
+        let found = found.find(|found| found["kind"] == "transaction");
+        let found = found.unwrap_or_else(|| panic!("{document:#}"));
+        assert_eq!(found["committed"], true);
+        found["tables"].clone()
+    };
+    let told = search(&long, &[]);
+    let of_long = tables(&told);
+    assert_eq!(of_long[0]["inserted"], 42, "{told:#}");
+    let told = search(&short, &[]);
+    let of_short = tables(&told);
+    assert_eq!(of_short[0]["inserted"], 4000, "{told:#}");
+    assert!(of_short[0]["deleted"].as_u64().unwrap() > 0, "{told:#}");
+    let read = told["segments_read"].as_u64().unwrap();
+    assert!(read * 3 < all * 2, "{read} of {all}");
+    // a number that no transaction had is looked for at the end, and not everywhere
+    let never = search("4000000", &[]);
+    assert_eq!(never["findings"], serde_json::json!([]));
+    let read = never["segments_read"].as_u64().unwrap();
+    assert!(read * 3 < all * 2, "{read} of {all}");
+    // a range that is given narrows it further, and hides nothing in it
+    let begin = backup_start(&original);
+    assert_eq!(tables(&search(&short, &["--from", &begin])), of_short);
+}

@@ -13,9 +13,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use original::{Original, run, said, succeeded};
+use original::{Original, refused, run, said, succeeded};
 use pitr_core::{
-    Moment, SegmentName, SegmentNumber, SegmentSummaryBuilder, TimelineId, Timestamp,
+    DamageSeen, Moment, SegmentName, SegmentNumber, SegmentSummaryBuilder, TimelineId, Timestamp,
     WalSegmentSize,
 };
 use pitr_testbed::{StopMode, chown_to_server_user};
@@ -26,7 +26,7 @@ fn length() -> u64 {
 }
 
 /// An object with nothing but a summary: a commit every so often.
-fn object(name: SegmentName, size: WalSegmentSize, time: Timestamp) -> Vec<u8> {
+fn object(name: SegmentName, size: WalSegmentSize, time: Timestamp, is_damaged: bool) -> Vec<u8> {
     let mut summary = SegmentSummaryBuilder::new(name, size).unwrap().finish();
     let number = name.number(size).unwrap();
     let moment = Moment {
@@ -37,6 +37,12 @@ fn object(name: SegmentName, size: WalSegmentSize, time: Timestamp) -> Vec<u8> {
     summary.first_record = Some(moment.lsn);
     summary.latest_commit = Some(moment);
     summary.latest_end = Some(moment);
+    summary.damage = Vec::new();
+    if is_damaged {
+        let what = "made for the test".to_owned();
+        let (lsn, record) = (moment.lsn, None);
+        summary.damage.push(DamageSeen { lsn, record, what });
+    }
     let json = serde_json::to_vec(&summary).unwrap();
     // a frame without content, then the one that docs/store-format.md describes
     let mut bytes = vec![0x28, 0xB5, 0x2F, 0xFD, 0x20, 0, 1, 0, 0];
@@ -95,7 +101,7 @@ fn a_plan_in_a_long_archive_touches_few_objects() {
             fs::create_dir_all(folder).unwrap();
             give(folder);
         }
-        fs::write(&path, object(name(*number), size, time)).unwrap();
+        fs::write(&path, object(name(*number), size, time, false)).unwrap();
         give(&path);
     }
 
@@ -124,6 +130,24 @@ fn a_plan_in_a_long_archive_touches_few_objects() {
     let all = plan["wal"]["segments"].as_u64().unwrap();
     assert_eq!(passed, if all <= 4096 { all } else { 0 }, "{looked_at}");
     assert_eq!(plan["damage_looked_for"], all <= 4096);
+
+    // what is damaged far from the stop is found before anything is copied
+    let middle = made[made.len() / 3];
+    let path = original.object(&name(middle).to_string());
+    fs::write(&path, object(name(middle), size, time, true)).unwrap();
+    give(&path);
+    let output = original.restore(&to, &["--target-time", &wanted, "--dry-run"]);
+    if all <= 4096 {
+        refused(&output, &to, "made for the test");
+        assert!(said(&output).contains(&name(middle).to_string()));
+    } else {
+        succeeded(&output);
+        assert!(
+            said(&output).contains("the restore looks at all"),
+            "{}",
+            said(&output)
+        );
+    }
 }
 
 fn give(path: &Path) {

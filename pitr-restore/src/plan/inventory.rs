@@ -386,6 +386,9 @@ impl Inventory {
                 }
             }
         }
+        let histories = &self.histories;
+        self.damaged_histories
+            .retain(|(timeline, _)| !histories.contains_key(timeline));
         let timelines = spooled.segments().filter_map(|name| name.segment());
         self.timelines
             .extend(timelines.map(|segment| segment.timeline()));

@@ -24,6 +24,12 @@ pub(crate) trait SegmentSource: Sync {
     /// What is in a segment; `Ok(None)` where it is not there.
     fn summary(&self, name: &WalFileName) -> Result<Option<SegmentSummary>, LogError>;
 
+    /// The same where it costs little: a summary that is stored, or the
+    /// segment where there are few of its kind.
+    fn quick_summary(&self, name: &WalFileName) -> Result<Option<SegmentSummary>, LogError> {
+        self.summary(name)
+    }
+
     /// Its bytes; `Ok(false)` where it is not there. Ends early, without an
     /// error, when `sink` does not want more.
     fn read(
@@ -90,6 +96,19 @@ impl SegmentSource for RepositoryLog<'_> {
             true
         })?;
         Ok(found.then(|| builder.finish()))
+    }
+
+    fn quick_summary(&self, name: &WalFileName) -> Result<Option<SegmentSummary>, LogError> {
+        let stored = self.archived.summary(name).map_err(LogError::Store)?;
+        let is_one_of_few = || {
+            let mut spooled = self.archived.spooled().into_iter();
+            let is_spooled = spooled.any(|spooled| spooled.segments().any(|held| held == *name));
+            is_spooled || name.segment().is_some_and(|s| self.brought.contains(&s))
+        };
+        match stored {
+            None if is_one_of_few() => self.summary(name),
+            stored => Ok(stored),
+        }
     }
 
     fn read(

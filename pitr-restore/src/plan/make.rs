@@ -27,6 +27,9 @@ use crate::sources::Sources;
 /// lies in them, by their summaries: 64 GiB of log in segments of 16 MiB.
 const LOOKED_AT_MOST: u64 = 4096;
 
+/// The same where none are stored, so that every segment has to be read.
+const READ_AT_MOST: u64 = 48;
+
 /// How many of the segments on the way are looked at for damage and changes of
 /// settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -469,7 +472,14 @@ impl Planner<'_> {
                 .collect(),
         };
         let looks: Vec<(u64, Look)> = if self.look_at == LookAt::All || last < LOOKED_AT_MOST {
-            let looks = each_summary(log.source(), log.way(), last + 1, &|summary| look(&summary))?;
+            let source = log.source();
+            // where none is stored a segment has to be read: of few, or before a restore
+            let may_read = self.look_at == LookAt::All || last < READ_AT_MOST;
+            let summary = |name: &WalFileName| match may_read {
+                true => source.summary(name),
+                false => source.quick_summary(name),
+            };
+            let looks = each_summary(&summary, log.way(), last + 1, &|summary| look(&summary))?;
             self.effort.passed += last + 1;
             looks
         } else {

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pitr_core::{Lsn, RecordContents, RestorePointSeen, SegmentSummary, XlogRecord};
+use pitr_core::{Lsn, RecordContents, RestorePointSeen, SegmentSummary, WalFileName, XlogRecord};
 
-use super::log::{Log, LogError, SegmentSource};
+use super::log::{Log, LogError};
 use super::way::Way;
 
 /// Summaries that are read at once.
@@ -31,7 +31,9 @@ pub(crate) fn restore_points(log: &Log<'_>) -> Result<RestorePoints, LogError> {
 /// The store failed.
 pub(crate) fn restore_points_until(log: &Log<'_>, until: Lsn) -> Result<RestorePoints, LogError> {
     let count = log.way().index_of(until).saturating_add(1);
-    let parts = each_summary(log.source(), log.way(), count, &Part::of)?;
+    let source = log.source();
+    let summary = |name: &WalFileName| source.summary(name);
+    let parts = each_summary(&summary, log.way(), count, &Part::of)?;
     let mut found = RestorePoints {
         points: Vec::new(),
         across: Vec::new(),
@@ -76,6 +78,9 @@ impl RestorePoints {
     }
 }
 
+/// The summary of a segment; `None` where it is not there.
+type SummaryOf<'s> = dyn Fn(&WalFileName) -> Result<Option<SegmentSummary>, LogError> + Sync + 's;
+
 struct Part {
     points: Vec<RestorePointSeen>,
     capped: bool,
@@ -94,13 +99,13 @@ impl Part {
     }
 }
 
-/// What `part_of` makes of the summaries of the first `count` segments, several
-/// read at once; nothing of those that are missing or damaged.
+/// What `part_of` makes of what `summary` gives of the first `count` segments,
+/// several read at once; nothing of those that are missing or damaged.
 ///
 /// # Errors
 /// The store failed.
 pub(crate) fn each_summary<T: Send>(
-    source: &dyn SegmentSource,
+    summary: &SummaryOf<'_>,
     way: &Way,
     count: u64,
     part_of: &(dyn Fn(SegmentSummary) -> T + Sync),
@@ -114,7 +119,7 @@ pub(crate) fn each_summary<T: Send>(
             if index >= count {
                 return Ok(parts);
             }
-            match source.summary(&way.file(index)) {
+            match summary(&way.file(index)) {
                 Ok(Some(summary)) => parts.push((index, part_of(summary))),
                 // what is missing or damaged shows where it lies in the way
                 Ok(None) | Err(LogError::Damaged(_)) => {}
