@@ -95,6 +95,8 @@ class MeasuredArchive:
         archive = f"cp %p {self.plain}/%f && {self.pitr['pitr-archive']} --repo {self.repository} %p %f"
         with open(original / "postgresql.conf", "a") as file:
             file.write(f"port = {port}\nunix_socket_directories = '{self.work}'\nlisten_addresses = ''\n"
+                       # it makes the log, and is not what is measured
+                       "fsync = off\nsynchronous_commit = off\n"
                        "max_wal_size = '4GB'\ncheckpoint_timeout = '1h'\nshared_buffers = '256MB'\n"
                        f"archive_mode = on\narchive_command = '{archive}'\nlog_checkpoints = off\n")
         self.plain.mkdir()
@@ -116,7 +118,7 @@ class MeasuredArchive:
 
         while written() < self.wanted:
             while written() < self.wanted / 2:
-                self.run("pgbench", "-n", "-c", "4", "-T", "2")
+                self.run("pgbench", "-n", "-M", "prepared", "-c", "4", "-T", "3")
             self.sql(f"\\copy copied from '{rows}'")
         last = self.sql("SELECT pg_walfile_name(pg_switch_wal())")
         while self.sql("SELECT coalesce(last_archived_wal, '') FROM pg_stat_archiver") < last:

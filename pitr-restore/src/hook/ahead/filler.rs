@@ -149,26 +149,26 @@ impl Filler {
     /// Until there is a reason to end.
     fn fill(&mut self, route: impl Fn() -> Option<Route>) {
         let mut looked: Option<Instant> = None;
+        let mut changed = None;
         loop {
-            if looked.is_none_or(|looked| looked.elapsed() >= LOOK_AFTER_SERVER) {
+            let is_due = looked.is_none_or(|looked| looked.elapsed() >= LOOK_AFTER_SERVER);
+            if is_due {
                 looked = Some(Instant::now());
                 if !self.consumer.is_there() || self.is_dismissed() {
                     return;
                 }
             }
-            if self.note_what_was_taken().is_err() {
-                return;
-            }
-            let asked = self.folder().asked();
-            if asked.is_some() && asked != self.asked {
-                self.asked = asked;
-                if let Some(asked) = asked {
-                    self.go_on_behind(asked.segment, &route);
+            // whatever is taken or told changes the folder; two changes may bear one time
+            let now = self.folder().changed();
+            if is_due || now.is_none() || now != changed {
+                changed = now;
+                if self.look(&route).is_err() {
+                    return;
                 }
-            }
-            let planned = self.plan();
-            if planned == 0 && self.ready.is_empty() && self.in_flight.is_empty() {
-                return;
+                let planned = self.plan();
+                if planned == 0 && self.ready.is_empty() && self.in_flight.is_empty() {
+                    return;
+                }
             }
             if self.last_use.elapsed() >= self.idle_limit {
                 return;
@@ -177,8 +177,22 @@ impl Filler {
             let pause = if is_busy { LOOK_EVERY } else { REST };
             if let Some((name, outcome)) = self.workers.outcome(pause) {
                 self.note_outcome(name, outcome);
+                changed = None;
             }
         }
+    }
+
+    /// Finds out where the server is.
+    fn look(&mut self, route: impl Fn() -> Option<Route>) -> std::io::Result<()> {
+        self.note_what_was_taken()?;
+        let asked = self.folder().asked();
+        if asked.is_some() && asked != self.asked {
+            self.asked = asked;
+            if let Some(asked) = asked {
+                self.go_on_behind(asked.segment, route);
+            }
+        }
+        Ok(())
     }
 
     fn folder(&self) -> &AheadFolder {

@@ -156,7 +156,12 @@ impl AheadFolder {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::Error(error)) => {
+                // a file system without locks is left as it was
+                let _ = std::fs::remove_file(&path);
+                let _ = std::fs::remove_dir(&self.path);
+                return Err(error);
+            }
         }
         let mine = lock.metadata()?;
         let is_still_there = std::fs::symlink_metadata(&path)
@@ -186,6 +191,12 @@ impl AheadFolder {
     pub(crate) fn dismiss(&self) {
         // where it is not there any more, that is what was wanted
         let _ = std::fs::remove_file(self.path.join(ORIGIN));
+    }
+
+    /// When something was put into it or taken out of it.
+    pub(crate) fn changed(&self) -> Option<(i64, i64)> {
+        let found = std::fs::metadata(&self.path).ok()?;
+        Some((found.mtime(), found.mtime_nsec()))
     }
 
     /// The last segment that the server got in another way.
