@@ -13,6 +13,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use pitr_testbed::{Fault, FaultProxy, Moto, TlsProxy};
+use scene::backlog::Backlog;
 use scene::{Repo, Segment};
 
 /// A bucket of its own behind a proxy; `None`, with a line that says why, where
@@ -263,4 +264,49 @@ fn a_push_to_a_folder_opens_no_socket_and_no_event_queue() {
     for call in ["socket(", "connect(", "epoll_create1(", "eventfd2("] {
         assert!(!trace.contains(call), "{trace}");
     }
+}
+
+#[test]
+fn a_batch_goes_into_a_bucket_and_is_not_read_back_by_the_calls_that_come_for_it() {
+    let Some((_moto, proxy)) = bucket("ahead") else {
+        return;
+    };
+    let backlog = Backlog::of(6);
+    let state = tempfile::tempdir().unwrap();
+    succeeds(command("ahead", &proxy, &["init"]));
+    let push = |name: &str| {
+        let path = backlog.path(name);
+        let mut push = command("ahead", &proxy, &[path.to_str().unwrap(), name]);
+        push.arg("--state").arg(state.path());
+        let output = push.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    proxy.forget();
+    assert_eq!(push(&backlog.names()[0]), "");
+    let asked = requests(&proxy);
+    let puts = |asked: &[String]| asked.iter().filter(|one| *one == "PUT segment").count();
+    assert_eq!(puts(&asked), 6, "{asked:?}");
+    // the first one is told of at once, and was not digested
+    for name in &backlog.names()[1..] {
+        assert_eq!(push(name), "");
+        assert_eq!(
+            requests(&proxy),
+            [
+                "GET cluster.json",
+                "GET names",
+                "GET pitr.json",
+                "HEAD segment"
+            ]
+        );
+    }
+    // what was replaced since is not taken for it: the same name, another object
+    let name = &backlog.names()[3];
+    let mut other = backlog.bytes(name);
+    other[9000] ^= 1;
+    std::fs::write(backlog.path(name), other).unwrap();
+    let path = backlog.path(name);
+    let mut refused = command("ahead", &proxy, &[path.to_str().unwrap(), name.as_str()]);
+    let output = refused.arg("--state").arg(state.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
 }

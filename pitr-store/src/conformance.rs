@@ -15,7 +15,7 @@ use std::io::{Read, Write};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use crate::{EntryKind, ObjectKey, Store, StoreError};
+use crate::{EntryKind, ObjectKey, Shown, Store, StoreError};
 
 type Check = (&'static str, fn(&Arc<dyn Store>, &ObjectKey));
 
@@ -26,6 +26,8 @@ pub const CHECKS: &[Check] = &[
     ("a dropped writer leaves nothing", dropped_writer),
     ("an object is never overwritten", never_overwritten),
     ("a rival's key refuses the object", rivals_refuse),
+    ("objects are published together", published_together),
+    ("a trace tells an object from its successor", tracing),
     ("absence is told, not failed", absence),
     ("a listing has one level, sorted", listing),
     ("ranges are exact", ranges),
@@ -137,6 +139,59 @@ fn rivals_refuse(store: &Arc<dyn Store>, place: &ObjectKey) {
         other => panic!("a rival's put gave {other:?}"),
     }
     assert_eq!(store.stat(&packed).unwrap(), None);
+}
+
+fn published_together(store: &Arc<dyn Store>, folder: &ObjectKey) {
+    let keys: Vec<ObjectKey> = ["a", "b", "c"]
+        .iter()
+        .map(|name| folder.join(name).unwrap())
+        .collect();
+    let mut writers = Vec::new();
+    for (number, key) in (0..).zip(&keys) {
+        let mut writer = store.create(key, &[]).unwrap();
+        writer.write_all(&noise(70_000, number)).unwrap();
+        writer.sync().unwrap();
+        writers.push(writer);
+    }
+    assert_eq!(store.list(Some(folder)).unwrap(), []);
+    let shown: Vec<Shown> = writers
+        .into_iter()
+        .map(|writer| writer.publish_beside().unwrap())
+        .collect();
+    Shown::settle_all(shown).unwrap();
+    for (number, key) in (0..).zip(&keys) {
+        assert_eq!(read(store, key), noise(70_000, number));
+    }
+    // nor is one overwritten so
+    let mut late = store.create(&keys[0], &[]).unwrap();
+    late.write_all(b"other").unwrap();
+    let outcome = late.sync().and_then(|()| late.publish_beside().map(|_| ()));
+    assert!(
+        matches!(outcome, Err(StoreError::AlreadyExists { .. })),
+        "{outcome:?}"
+    );
+    assert_eq!(read(store, &keys[0]), noise(70_000, 0));
+    // one that was synced and not published leaves nothing
+    let key = folder.join("d").unwrap();
+    let mut writer = store.create(&key, &[]).unwrap();
+    writer.write_all(b"whole").unwrap();
+    writer.sync().unwrap();
+    drop(writer);
+    assert_eq!(store.stat(&key).unwrap(), None);
+}
+
+fn tracing(store: &Arc<dyn Store>, folder: &ObjectKey) {
+    let key = folder.join("traced").unwrap();
+    assert_eq!(store.trace(&key).unwrap(), None);
+    store.put(&key, &[], b"one").unwrap();
+    let trace = store.trace(&key).unwrap().unwrap();
+    assert_eq!(store.trace(&key).unwrap().unwrap(), trace);
+    let text = trace.to_string();
+    assert!(text.chars().all(|c| c.is_ascii_graphic()), "{text}");
+    store.delete(&key).unwrap();
+    assert_eq!(store.trace(&key).unwrap(), None);
+    store.put(&key, &[], b"other").unwrap();
+    assert_ne!(store.trace(&key).unwrap().unwrap(), trace);
 }
 
 fn absence(store: &Arc<dyn Store>, place: &ObjectKey) {

@@ -31,6 +31,29 @@ fn a_local_store_keeps_every_promise_of_a_store() {
 }
 
 #[test]
+fn a_successor_of_the_same_size_and_age_has_another_trace() {
+    let (_dir, store) = store();
+    let (key, path) = (key("a/b"), store.root().join("a/b"));
+    store.put(&key, &[], b"one").unwrap();
+    let trace = store.trace(&key).unwrap().unwrap();
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    // until the file system's clock has gone on
+    let begun = std::time::Instant::now();
+    loop {
+        store.delete(&key).unwrap();
+        store.put(&key, &[], b"two").unwrap();
+        fs::File::open(&path)
+            .unwrap()
+            .set_modified(modified)
+            .unwrap();
+        if store.trace(&key).unwrap().unwrap() != trace {
+            break;
+        }
+        assert!(begun.elapsed().as_secs() < 10, "{trace}");
+    }
+}
+
+#[test]
 fn files_and_folders_are_private_to_their_owner() {
     let (_dir, store) = store();
     store.put(&key("a/b/c"), &[], b"x").unwrap();
