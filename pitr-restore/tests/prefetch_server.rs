@@ -87,7 +87,7 @@ fn kill_9(process: &str) {
 
 #[test]
 fn recovery_is_whole_whoever_is_killed_on_the_way() {
-    const SEGMENTS: u32 = 40;
+    const SEGMENTS: u32 = 24;
     let original = Original::start();
     original.backup();
     fill(&original, SEGMENTS);

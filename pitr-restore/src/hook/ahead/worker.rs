@@ -3,8 +3,10 @@
 
 use std::fs::File;
 use std::io::{self, Seek as _, Write};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use pitr_core::{SegmentName, WalFileName};
 use pitr_store::wal::FetchError;
@@ -103,8 +105,16 @@ impl Workers {
     }
 
     /// What has come of segments, waited for no longer than `limit`.
-    pub(crate) fn outcome(&self, limit: std::time::Duration) -> Option<(SegmentName, Outcome)> {
-        self.done.recv_timeout(limit).ok()
+    pub(crate) fn outcome(&self, limit: Duration) -> Option<(SegmentName, Outcome)> {
+        match self.done.recv_timeout(limit) {
+            Ok(outcome) => Some(outcome),
+            Err(RecvTimeoutError::Timeout) => None,
+            // all of them have ended, which nobody would wait for
+            Err(RecvTimeoutError::Disconnected) => {
+                std::thread::sleep(limit);
+                None
+            }
+        }
     }
 
     /// From here on no file is made in the folder, nor given another name.
@@ -163,12 +173,7 @@ impl Worker {
         }
     }
 
-    fn fetch_into(
-        &self,
-        part: &std::path::Path,
-        archives: &Archives,
-        name: SegmentName,
-    ) -> Option<()> {
+    fn fetch_into(&self, part: &Path, archives: &Archives, name: SegmentName) -> Option<()> {
         let file_name = WalFileName::Segment(name);
         let mut sink = None;
         let (found, passed_over) = archives
@@ -219,7 +224,7 @@ impl Worker {
     /// Makes the file in its whole length. Extents that were given to a file
     /// beforehand need no place in the journal's next commit, which the server
     /// waits for with every segment that it takes.
-    fn make(&self, part: &std::path::Path) -> io::Result<File> {
+    fn make(&self, part: &Path) -> io::Result<File> {
         self.gate.pass(|| {
             let _ = std::fs::remove_file(part);
             let file = create(part)?;
