@@ -17,8 +17,7 @@ use suppaftp::types::{FileType, Response};
 use suppaftp::{FtpError, FtpResult, Mode, RustlsConnector, RustlsFtpStream, Status, TlsConnector};
 
 use super::netrc;
-use crate::key::ObjectKey;
-use crate::store::lease::Lease;
+use crate::store::lease::HeldMarks;
 use crate::store::retry::Retry;
 use crate::store::secret_file::{login_name, read_secret_file, secret};
 use crate::store::server_address::ServerAddress;
@@ -43,7 +42,7 @@ pub(super) struct Server {
     needs_newer_tls: AtomicBool,
     idle: Mutex<Vec<Connection>>,
     /// The marks of life that were taken here.
-    pub(super) held: Mutex<Vec<(ObjectKey, Lease)>>,
+    pub(super) held: HeldMarks,
 }
 
 /// A connection that has been logged in.
@@ -162,7 +161,7 @@ impl Server {
             newer_tls: OnceLock::new(),
             needs_newer_tls: AtomicBool::new(false),
             idle: Mutex::new(Vec::new()),
-            held: Mutex::default(),
+            held: HeldMarks::default(),
         }
     }
 

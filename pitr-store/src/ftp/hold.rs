@@ -9,7 +9,7 @@
 
 use std::io::Read as _;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use suppaftp::FtpError;
@@ -17,8 +17,8 @@ use suppaftp::FtpError;
 use super::connection::{Connection, Failure, Server};
 use super::folder::remove_all;
 use crate::key::ObjectKey;
-use crate::store::lease::{Lease, MAX_LEASE_BYTES, covers};
-use crate::store::retry::unique;
+use crate::store::lease::{Lease, MAX_LEASE_BYTES};
+use crate::store::temp_name::temp_name;
 use crate::store::{Hold, Operation, StoreError};
 
 struct HeldFolder {
@@ -35,11 +35,7 @@ impl Drop for HeldFolder {
         if let Some(renewing) = self.renewing.take() {
             let _ = renewing.join();
         }
-        self.server
-            .held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(_, lease)| *lease != self.lease);
+        self.server.held.remove(&self.lease);
         let location = self.server.text(Some(&self.key));
         let _ = self
             .server
@@ -55,12 +51,8 @@ impl Drop for HeldFolder {
 }
 
 fn hold_path(connection: &Connection, key: &ObjectKey) -> String {
-    beside(connection, key, "hold")
-}
-
-fn beside(connection: &Connection, key: &ObjectKey, suffix: &str) -> String {
     format!(
-        "{}/.{}.{suffix}",
+        "{}/.{}.hold",
         connection.path(key.parent().as_ref()),
         key.file_name()
     )
@@ -78,11 +70,7 @@ pub(super) fn take(server: &Arc<Server>, key: &ObjectKey) -> Result<Option<Hold>
     if !try_take(server, key, &lease)? {
         return Ok(None);
     }
-    server
-        .held
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push((key.clone(), lease.clone()));
+    server.held.add(key, &lease);
     let (stop, stopped) = channel::<()>();
     let (weak, renewed, own) = (Arc::downgrade(server), key.clone(), lease.clone());
     let renewing = std::thread::Builder::new()
@@ -125,7 +113,11 @@ fn try_take(server: &Server, key: &ObjectKey, lease: &Lease) -> Result<bool, Sto
         }
         let stale = holders(connection, &path)?;
         // Of several who find it run out, one renames it.
-        let aside = beside(connection, key, &format!("{:016x}.tmp", unique()));
+        let aside = format!(
+            "{}/{}",
+            connection.path(key.parent().as_ref()),
+            temp_name(key.file_name())
+        );
         match connection.ftp.rename(path.as_str(), aside.as_str()) {
             Ok(()) => {}
             Err(FtpError::UnexpectedResponse(_)) => return Ok(false),
@@ -187,7 +179,7 @@ fn has_run_out(
     key: &ObjectKey,
     own: &Lease,
 ) -> Result<bool, FtpError> {
-    let probe_name = format!(".{}.{:016x}.tmp", key.file_name(), unique());
+    let probe_name = temp_name(key.file_name());
     let folder = connection.path(key.parent().as_ref());
     let probe = format!("{folder}/{probe_name}");
     connection.ftp.mkdir(probe.as_str())?;
@@ -250,15 +242,7 @@ impl Server {
     /// # Errors
     /// `HoldLost`.
     pub(super) fn check_holds(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        let held: Vec<_> = self
-            .held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .filter(|(held, _)| covers(held, key))
-            .cloned()
-            .collect();
-        for (held, lease) in &held {
+        for (held, lease) in &self.held.over(key) {
             let location = self.text(Some(key));
             let ours = self
                 .call(Operation::Lock, &location, |connection, _| {

@@ -21,8 +21,9 @@ use super::read::FtpReader;
 use super::recent::Recent;
 use super::transfer::Transfer;
 use crate::key::ObjectKey;
-use crate::store::retry::{Retry, unique};
+use crate::store::retry::Retry;
 use crate::store::server_error::ServerError;
+use crate::store::temp_name::{is_temp_of, temp_name};
 use crate::store::{ObjectWriter, Operation, StoreError};
 
 /// How often the upload of one object goes on after its connection broke.
@@ -340,22 +341,13 @@ fn first_of(keys: &[ObjectKey], listed: &[Listed]) -> Option<ObjectKey> {
         .cloned()
 }
 
-/// Whether `name` is a temporary name for the object `object`.
-fn is_temp_of(name: &str, object: &str) -> bool {
-    name.strip_prefix('.')
-        .and_then(|rest| rest.strip_prefix(object))
-        .and_then(|rest| rest.strip_prefix('.'))
-        .and_then(|rest| rest.strip_suffix(".tmp"))
-        .is_some_and(|number| number.len() == 16 && number.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
 fn begin_upload(server: &Server, key: &ObjectKey) -> Result<(Transfer, String), Failure> {
     let location = server.text(Some(key));
     let mut retry = Retry::new(server.budget());
     loop {
         let mut connection = server.take(&mut retry)?;
         // A new name for every try: a lost answer leaves debris, no doubt.
-        let temp = format!(".{}.{:016x}.tmp", key.file_name(), unique());
+        let temp = temp_name(key.file_name());
         let path = temp_path(&connection.path(key.parent().as_ref()), &temp);
         match connection.ftp.put_with_stream(path) {
             Ok(stream) => return Ok((Transfer::new(stream, connection), temp)),

@@ -4,7 +4,7 @@
 //! Its age is the difference between its time of change and that of a file
 //! which was made just now: both times are the server's.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
@@ -14,8 +14,8 @@ use super::FILE_MODE;
 use super::connect::Link;
 use super::session::{Failure, Session, broken};
 use crate::key::ObjectKey;
-use crate::store::lease::{Lease, MAX_LEASE_BYTES, covers};
-use crate::store::retry::unique;
+use crate::store::lease::{Lease, MAX_LEASE_BYTES};
+use crate::store::temp_name::temp_name;
 use crate::store::{Hold, Operation, StoreError};
 
 struct HeldFile {
@@ -28,11 +28,7 @@ struct HeldFile {
 impl Drop for HeldFile {
     fn drop(&mut self) {
         self.renewing.abort();
-        self.session
-            .held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(_, lease)| *lease != self.lease);
+        self.session.held.remove(&self.lease);
         let session = Arc::clone(&self.session);
         let location = session.text(Some(&self.key));
         let (key, lease) = (&self.key, &self.lease);
@@ -79,11 +75,7 @@ pub(super) fn take(session: &Arc<Session>, key: &ObjectKey) -> Result<Option<Hol
     if !taken {
         return Ok(None);
     }
-    session
-        .held
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push((key.clone(), lease.clone()));
+    session.held.add(key, &lease);
     let renewing =
         session
             .runtime()?
@@ -111,10 +103,9 @@ async fn try_take(session: &Session, key: &ObjectKey, lease: &Lease) -> Result<b
             // Of several who find it run out, one renames it.
             let stale = read(&link, &path).await?;
             let aside = format!(
-                "{}/.{}.{:016x}.tmp",
+                "{}/{}",
                 link.path(key.parent().as_ref()),
-                key.file_name(),
-                unique()
+                temp_name(key.file_name())
             );
             match link.sftp.rename(path.as_str(), aside.as_str()).await {
                 Ok(_) => {}
@@ -201,10 +192,9 @@ async fn has_run_out(
         .await?
         .map_or(own.seconds, |lease| lease.seconds.max(own.seconds));
     let probe = format!(
-        "{}/.{}.{:016x}.tmp",
+        "{}/{}",
         link.path(key.parent().as_ref()),
-        key.file_name(),
-        unique()
+        temp_name(key.file_name())
     );
     if !make(link, &probe, own).await? {
         return Ok(false);
@@ -225,15 +215,7 @@ impl Session {
     /// # Errors
     /// `HoldLost`.
     pub(super) async fn check_holds(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        let held: Vec<_> = self
-            .held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .filter(|(held, _)| covers(held, key))
-            .cloned()
-            .collect();
-        for (held, lease) in &held {
+        for (held, lease) in &self.held.over(key) {
             let location = self.text(Some(key));
             let found = self
                 .call(Operation::Lock, &location, |link, _| async move {

@@ -24,8 +24,9 @@ use super::absence::Found;
 use super::connect::Link;
 use super::session::{Failure, Session, broken};
 use crate::key::ObjectKey;
-use crate::store::retry::{Retry, unique};
+use crate::store::retry::Retry;
 use crate::store::server_error::ServerError;
+use crate::store::temp_name::{is_temp_of, temp_name};
 use crate::store::{ObjectMeta, ObjectWriter, Operation, SpaceLimit, StoreError};
 
 /// Bytes that are on the way before the writer waits.
@@ -411,15 +412,6 @@ fn temp_path(link: &Link, key: &ObjectKey, temp: &str) -> String {
     format!("{}/{temp}", link.path(key.parent().as_ref()))
 }
 
-/// Whether `name` is a temporary name for the object `object`.
-fn is_temp_of(name: &str, object: &str) -> bool {
-    name.strip_prefix('.')
-        .and_then(|rest| rest.strip_prefix(object))
-        .and_then(|rest| rest.strip_prefix('.'))
-        .and_then(|rest| rest.strip_suffix(".tmp"))
-        .is_some_and(|number| number.len() == 16 && number.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
 async fn open_temp(
     session: &Session,
     key: &ObjectKey,
@@ -428,7 +420,7 @@ async fn open_temp(
     session
         .call(Operation::Create, &location, |link, _| async move {
             // A new name for every try: a lost answer leaves debris, no doubt.
-            let temp = format!(".{}.{:016x}.tmp", key.file_name(), unique());
+            let temp = temp_name(key.file_name());
             let attributes = FileAttributes {
                 permissions: Some(FILE_MODE),
                 ..FileAttributes::empty()

@@ -13,8 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, oneshot};
 
 use super::connect::{ConnectError, Link};
-use crate::key::ObjectKey;
-use crate::store::lease::Lease;
+use crate::store::lease::HeldMarks;
 use crate::store::retry::Retry;
 use crate::store::server_address::ServerAddress;
 use crate::store::server_error::ServerError;
@@ -33,7 +32,7 @@ pub(super) struct Session {
     /// Whether the server's rename refuses to overwrite, as far as known.
     create_only: AtomicBool,
     /// The marks of life that were taken in this session.
-    pub(super) held: std::sync::Mutex<Vec<(ObjectKey, Lease)>>,
+    pub(super) held: HeldMarks,
 }
 
 /// The thread that drives sockets and timers while callers wait.
@@ -186,7 +185,7 @@ impl Session {
             driver: OnceLock::new(),
             link: Mutex::new(None),
             create_only: AtomicBool::new(true),
-            held: std::sync::Mutex::default(),
+            held: HeldMarks::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! renews, and that counts no longer once it has not been renewed for long
 //! enough. `docs/store-format.md` specifies it.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -60,8 +61,37 @@ impl Lease {
     }
 }
 
+/// The marks that this process holds on one server.
+#[derive(Debug, Default)]
+pub(crate) struct HeldMarks(Mutex<Vec<(ObjectKey, Lease)>>);
+
+impl HeldMarks {
+    /// Notes a mark that was taken.
+    pub(crate) fn add(&self, key: &ObjectKey, lease: &Lease) {
+        self.marks().push((key.clone(), lease.clone()));
+    }
+
+    /// Forgets a mark that is given up.
+    pub(crate) fn remove(&self, lease: &Lease) {
+        self.marks().retain(|(_, held)| held != lease);
+    }
+
+    /// Those that stand for `key`: on itself, or on a folder above it.
+    pub(crate) fn over(&self, key: &ObjectKey) -> Vec<(ObjectKey, Lease)> {
+        self.marks()
+            .iter()
+            .filter(|(held, _)| covers(held, key))
+            .cloned()
+            .collect()
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Vec<(ObjectKey, Lease)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Whether a mark on `held` stands for `key`: for the same, or one below it.
-pub(crate) fn covers(held: &ObjectKey, key: &ObjectKey) -> bool {
+fn covers(held: &ObjectKey, key: &ObjectKey) -> bool {
     key == held
         || key
             .as_str()
@@ -83,5 +113,19 @@ mod tests {
         assert_eq!(Lease::parse(b""), None);
         assert_ne!(Lease::new(1).holder, Lease::new(1).holder);
         assert!(Lease::renewal(600) < Duration::from_secs(200));
+    }
+
+    #[test]
+    fn a_mark_stands_for_its_key_and_what_lies_below_until_it_is_given_up() {
+        let key = |text| ObjectKey::parse(text).unwrap();
+        let (marks, lease) = (HeldMarks::default(), Lease::new(1));
+        marks.add(&key("a/one"), &lease);
+        marks.add(&key("b"), &Lease::new(1));
+        for (below, count) in [("a/one", 1), ("a/one/part", 1), ("a/one2", 0), ("a", 0)] {
+            assert_eq!(marks.over(&key(below)).len(), count, "{below}");
+        }
+        marks.remove(&lease);
+        assert!(marks.over(&key("a/one/part")).is_empty());
+        assert_eq!(marks.over(&key("b/part")).len(), 1);
     }
 }

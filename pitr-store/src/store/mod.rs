@@ -17,6 +17,8 @@ pub(crate) mod secret_file;
 pub(crate) mod server_address;
 pub(crate) mod server_error;
 pub(crate) mod shown;
+#[cfg(any(feature = "sftp", feature = "ftp"))]
+pub(crate) mod temp_name;
 mod trace;
 
 use std::any::Any;
