@@ -10,6 +10,10 @@ use super::Codec;
 /// Compressed bytes collected before they are written.
 const OUTPUT_BUFFER_BYTES: usize = 256 * 1024;
 
+/// What a thread of several compresses at a time: half of what zstd would choose,
+/// for half of its memory.
+const JOB_BYTES: u32 = 1 << 20;
+
 /// Encodes a stream into a writer, which is lent to each call.
 pub struct Encoder {
     codec: Codec,
@@ -141,6 +145,7 @@ fn zstd_engine(level: i32, content_bytes: u64, workers: u32) -> io::Result<ZstdE
     encoder.set_parameter(CParameter::ContentSizeFlag(true))?;
     if workers > 0 {
         encoder.set_parameter(CParameter::NbWorkers(workers))?;
+        encoder.set_parameter(CParameter::JobSize(JOB_BYTES))?;
     }
     encoder.set_pledged_src_size(Some(content_bytes))?;
     Ok(encoder)

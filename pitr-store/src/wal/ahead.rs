@@ -23,8 +23,9 @@ use crate::store::{ContentDigest, ContentHasher, ObjectWriter, Operation, Shown,
 /// Longest segment that is kept in memory, encoded.
 const LONGEST_BYTES: u64 = 32 << 20;
 
-/// What is kept in one piece, so that each is given up as soon as it is written.
-const BLOCK_BYTES: usize = 256 * 1024;
+/// What is kept in one piece, so that each is given up as soon as it is written:
+/// large enough for an allocator to give it back to the system then.
+const BLOCK_BYTES: usize = 1 << 20;
 
 /// Threads that compress at the most: nothing else is to be done meanwhile, and
 /// the server that archives has other work for its processors.
