@@ -75,6 +75,10 @@ pub(crate) struct PushArguments {
     #[arg(long, value_name = "N")]
     pub(crate) look_ahead: Option<usize>,
 
+    /// How long further files are begun, in seconds: the server waits meanwhile [default: 3]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) look_ahead_seconds: Option<u64>,
+
     /// Folder for what is known of files archived ahead; safe to lose, outside of the data
     /// directory [default: $XDG_STATE_HOME/pitr, /var/lib/pitr or ~/.local/state/pitr]
     #[arg(long, value_name = "DIR")]

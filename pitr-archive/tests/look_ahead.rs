@@ -18,6 +18,7 @@ use std::time::Duration;
 use pitr_testbed::{Cluster, PostgresInstall, TestDir, chown_to_server_user};
 use scene::Repo;
 use scene::backlog::Backlog;
+use scene::small_disk::SmallDisk;
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -433,6 +434,32 @@ fn a_file_that_the_server_takes_away_meanwhile_is_no_failure() {
 }
 
 #[test]
+fn where_there_is_room_for_one_file_the_own_one_gets_it() {
+    let Some(disk) = SmallDisk::mount("1400k") else {
+        eprintln!("SKIPPED: only root can mount a small tmpfs");
+        return;
+    };
+    let (repo, backlog) = (Repo::nowhere(), Backlog::of(8));
+    std::os::unix::fs::symlink(disk.path(), repo.path()).unwrap();
+    succeeds(&repo.command().arg("init").output().unwrap());
+    let push = |name: &str| {
+        let mut command = backlog.command(&repo, name);
+        command.args(["--compression", "none"]).output().unwrap()
+    };
+    assert_eq!(succeeds(&push(&backlog.names()[0])), "");
+    assert_eq!(stored_names(&repo), backlog.names()[..1]);
+    assert_eq!(repo.debris(), Vec::<String>::new());
+    let full = push(&backlog.names()[1]);
+    assert_eq!(full.status.code(), Some(1));
+    assert!(text(&full).contains("pace"), "{}", text(&full));
+    assert_eq!(repo.debris(), Vec::<String>::new());
+    disk.grow("20m");
+    backlog.archive_all(&repo);
+    backlog.check_stored(&repo, "with room again");
+    assert_eq!(stored_names(&repo), backlog.names());
+}
+
+#[test]
 fn two_archivers_at_the_same_backlog_store_every_file_once() {
     let (repo, backlog) = (Repo::init(), Backlog::of(10));
     let started: Vec<_> = [0, 0, 4, 7]
@@ -548,7 +575,7 @@ fn a_server_s_backlog_is_archived_by_few_calls_and_told_as_archived_by_each() {
             "#!/bin/sh\n\
              objects() {{ find {repo} -name '*.zst' -o -name '*.backup' | wc -l; }}\n\
              before=$(objects)\n\
-             {pitr} --repo {repo} --state {state} \"$1\" \"$2\" 2>>{said}\n\
+             {pitr} --repo {repo} --state {state} --look-ahead-seconds 600 \"$1\" \"$2\" 2>>{said}\n\
              code=$?\n\
              echo \"$2 $code $before $(objects)\" >>{log}\n\
              exit $code\n",

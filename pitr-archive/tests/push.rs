@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use pitr_testbed::{TestDir, as_server_user, chown_to_server_user};
+use scene::small_disk::SmallDisk;
 use scene::{Repo, Segment};
 
 fn text(output: &Output) -> String {
@@ -464,42 +465,9 @@ fn of_two_archivers_with_the_same_bytes_both_succeed() {
     }
 }
 
-/// A file system of 256 kB, unmounted whatever becomes of the test.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
-            .arg(folder.path())
-            .output()
-            .is_ok_and(|output| output.status.success())
-            .then_some(Self(folder))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn grow(&self) {
-        let status = Command::new("mount")
-            .args(["-o", "remount,size=4m"])
-            .arg(self.path())
-            .status();
-        assert!(status.unwrap().success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
-    }
-}
-
 #[test]
 fn a_full_disk_is_named_with_the_bytes_missing_and_holds_no_debris() {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount("256k") else {
         eprintln!("SKIPPED: only root can mount a small tmpfs");
         return;
     };
@@ -515,7 +483,7 @@ fn a_full_disk_is_named_with_the_bytes_missing_and_holds_no_debris() {
     let left = repo.debris();
     let said = text(&output);
     // room is made, and the next run succeeds
-    disk.grow();
+    disk.grow("4m");
     let again = repo.push(segment.path(), segment.name());
     let stored = repo.stored(segment.name());
     assert_eq!(output.status.code(), Some(1), "{said}");

@@ -278,6 +278,7 @@ fn a_batch_goes_into_a_bucket_and_is_not_read_back_by_the_calls_that_come_for_it
         let path = backlog.path(name);
         let mut push = command("ahead", &proxy, &[path.to_str().unwrap(), name]);
         push.arg("--state").arg(state.path());
+        push.args(["--look-ahead-seconds", "600"]);
         let output = push.output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stderr).unwrap()

@@ -62,6 +62,7 @@ struct File {
     spool: Option<PathBuf>,
     prefetch: Option<u32>,
     look_ahead: Option<usize>,
+    look_ahead_seconds: Option<u64>,
     state: Option<PathBuf>,
     identity: Option<PathBuf>,
     encryption_key_file: Option<PathBuf>,
@@ -152,6 +153,9 @@ pub struct Settings {
     /// Files that a push archives together where several are ready; 0 or 1: each by
     /// itself. `None`: as many as the archiver thinks fit.
     pub look_ahead: Option<usize>,
+    /// How long a push begins with further files. `None`: as long as the archiver
+    /// thinks fit.
+    pub look_ahead_seconds: Option<u64>,
     /// Folder in which the archiver keeps what it knows of files that it archived
     /// ahead; absolute. `None`: where such things lie on this system.
     pub state: Option<PathBuf>,
@@ -241,7 +245,7 @@ impl Explain for SettingsError {
             Self::Invalid { .. } => "The keys are: repo, required, compression, connection, \
                                      threads, parts_in_flight, max_rate, nice, \
                                      wal_wait_seconds, pg_bin, spool, prefetch, look_ahead, \
-                                     state; \
+                                     look_ahead_seconds, state; \
                                      the tables are: [s3], [gs], [az], [sftp], [ftp]."
                 .to_owned(),
             Self::NotUtf8 { name } => format!("Set {name} to plain text, or unset it."),
@@ -386,6 +390,7 @@ impl Settings {
             spool,
             prefetch: file.prefetch,
             look_ahead: file.look_ahead,
+            look_ahead_seconds: file.look_ahead_seconds,
             state,
             stores: StoreOptions {
                 s3: file.s3,
@@ -664,6 +669,20 @@ mod tests {
         let shown = format!("{error} {error:?}");
         assert!(shown.contains("64 hexadecimal digits"), "{shown}");
         assert!(!shown.contains("QQQ"), "{shown}");
+    }
+
+    #[test]
+    fn looking_ahead_is_set_by_number_time_and_an_absolute_folder() {
+        let text = "look_ahead = 8\nlook_ahead_seconds = 5\nstate = \"/var/lib/x\"\n";
+        let settings = resolve(None, Some(file(text).path()), &[]).unwrap();
+        assert_eq!(settings.look_ahead, Some(8));
+        assert_eq!(settings.look_ahead_seconds, Some(5));
+        assert_eq!(settings.state.as_deref(), Some(Path::new("/var/lib/x")));
+        let relative = file("state = \"x\"\n");
+        assert!(matches!(
+            resolve(None, Some(relative.path()), &[]),
+            Err(SettingsError::RelativeKey { name: "state", .. })
+        ));
     }
 
     #[test]

@@ -17,14 +17,16 @@ mod state;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pitr_console::{Console, Failure, Settings};
 use pitr_core::{SystemIdentifier, WalFileName};
 use pitr_store::wal::{
-    ArchiveAddress, EncodedAhead, Fingerprint, MemberError, MemberPush, Pushed, PushedInTurn,
-    Recollected, Recollection, StoredObject, WalArchive, WalFile, push_to_all_in_turn,
+    ArchiveAddress, EncodedAhead, Fingerprint, MemberError, MemberPush, PushError, Pushed,
+    PushedInTurn, Recollected, Recollection, StoredObject, WalArchive, WalFile, push_to_all,
+    push_to_all_in_turn,
 };
-use pitr_store::{ClusterIdentity, Codec, ObjectKey, RepositorySet, Shown, Store};
+use pitr_store::{ClusterIdentity, Codec, ObjectKey, RepositorySet, Shown, Store, StoreError};
 
 use super::{Owner, owner_of_text_file};
 use crate::arguments::PushArguments;
@@ -38,6 +40,12 @@ const DEFAULT_FILES: usize = 64;
 
 /// No more, whoever says so: what is written down has an end.
 const MOST_FILES: usize = 256;
+
+/// How long further files are begun, where nobody says otherwise.
+const DEFAULT_TIME: Duration = Duration::from_secs(3);
+
+/// No longer, whoever says so.
+const LONGEST_TIME: Duration = Duration::from_secs(3600);
 
 /// Threads at most: a store does not get faster by more.
 const MOST_WORKERS: usize = 16;
@@ -59,6 +67,7 @@ pub(crate) struct LookAhead {
     /// Whether somebody has said where it lies.
     is_named: bool,
     most_files: usize,
+    time: Duration,
     threads: usize,
 }
 
@@ -67,6 +76,7 @@ impl LookAhead {
     pub(crate) fn new(arguments: &PushArguments, settings: &Settings) -> Self {
         let most_files = arguments.look_ahead.or(settings.look_ahead);
         let most_files = most_files.unwrap_or(DEFAULT_FILES).min(MOST_FILES);
+        let seconds = arguments.look_ahead_seconds.or(settings.look_ahead_seconds);
         let directory = state::directory(arguments.state.as_deref(), settings.state.as_deref());
         Self {
             record: directory
@@ -74,6 +84,9 @@ impl LookAhead {
                 .map(|directory| Arc::new(Record::in_directory(&directory))),
             is_named: arguments.state.is_some() || settings.state.is_some(),
             most_files,
+            time: seconds.map_or(DEFAULT_TIME, |seconds| {
+                Duration::from_secs(seconds).min(LONGEST_TIME)
+            }),
             threads: settings.threads,
         }
     }
@@ -133,6 +146,7 @@ impl LookAhead {
         let workers = self.workers(stores, codec, segment_bytes);
         Some(Batch {
             workers: workers.min(files.files.len() - 1),
+            time: self.time,
             files,
             record: Arc::clone(record),
             codec,
@@ -176,6 +190,7 @@ pub(crate) struct AskedFor<'a> {
 pub(crate) struct Batch {
     files: ReadyFiles,
     workers: usize,
+    time: Duration,
     record: Arc<Record>,
     codec: Codec,
     arguments: PushArguments,
@@ -200,6 +215,7 @@ impl Batch {
         let results = batch::run(
             self.files,
             self.workers,
+            self.time,
             |turn| archive.push_in_turn(name, source, codec, ahead, turn),
             Result::is_ok,
             move |file, turn| {
@@ -235,9 +251,15 @@ impl Batch {
             }
             write_down(&self.record, written);
         }
-        let own = own?;
-        settled?;
-        Ok(own)
+        match own {
+            Ok(own) => {
+                settled?;
+                Ok(own)
+            }
+            // the others are gone by now, and what they took is free again
+            Err(error) if is_for_want_of_room(&error) => Ok(archive.push(name, source, codec)?),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The same into all repositories of a set, of which each makes durable what it
@@ -261,6 +283,7 @@ impl Batch {
         let results = batch::run(
             self.files,
             self.workers,
+            self.time,
             |turn| push_to_all_in_turn(set, &identity, name, source, codec, turn),
             |members| members.as_ref().is_ok_and(|members| is_enough(members)),
             move |file, turn| {
@@ -293,7 +316,16 @@ impl Batch {
             }
         }
         write_down(&self.record, written);
-        Ok(results.own?)
+        let has_no_room = |member: &MemberPush| matches!(&member.outcome, Err(MemberError::Push(error)) if is_for_want_of_room(error));
+        match results.own {
+            Ok(members) if members.iter().any(has_no_room) => {
+                Ok(push_to_all(set, &identity, name, source, codec)?)
+            }
+            Err(error) if is_for_want_of_room(&error) => {
+                Ok(push_to_all(set, &identity, name, source, codec)?)
+            }
+            own => Ok(own?),
+        }
     }
 
     /// Opens the files beside the own one.
@@ -317,6 +349,28 @@ impl Batch {
         }
     }
 }
+
+/// Whether a file may have failed because others were pushed beside it: by itself it
+/// may have room on the disk, in memory, or among the open files.
+fn is_for_want_of_room(error: &PushError) -> bool {
+    match error {
+        PushError::Encode { .. } => true,
+        PushError::Store(StoreError::NoSpace { .. }) => true,
+        PushError::Store(StoreError::Io { source, .. }) | PushError::Source { source, .. } => {
+            let errno = rustix::io::Errno::from_io_error(source);
+            errno.is_some_and(|errno| WANT_OF_ROOM.contains(&errno))
+        }
+        _ => false,
+    }
+}
+
+/// What the system says where memory or open files are short.
+const WANT_OF_ROOM: [rustix::io::Errno; 4] = [
+    rustix::io::Errno::NOMEM,
+    rustix::io::Errno::MFILE,
+    rustix::io::Errno::NFILE,
+    rustix::io::Errno::AGAIN,
+];
 
 fn note(
     written: &mut Written,

@@ -98,6 +98,8 @@ impl Backlog {
         let mut command = repo.push_command(Path::new(&relative), name);
         command
             .current_dir(self.data_directory())
+            // a slow machine is not what is tested
+            .args(["--look-ahead-seconds", "600"])
             .arg("--state")
             .arg(self.state(repo));
         command

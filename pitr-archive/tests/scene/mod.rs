@@ -6,6 +6,7 @@
 )]
 
 pub mod backlog;
+pub mod small_disk;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};

@@ -7,12 +7,10 @@ use pitr_store::wal::Turn;
 
 use super::ready::{ReadyFile, ReadyFiles};
 
-/// How long further files are begun: the server waits for the own one meanwhile, and
-/// so does whoever stops the server.
-const BEGIN_WITHIN: Duration = Duration::from_secs(3);
-
-/// How long those that were begun are waited for after that. What is not done by then
-/// ends with the process, and leaves nothing half there.
+/// How long, at least, files that were begun are waited for once no further one is, and
+/// the own one is done; where that has taken longer, as long again, because they went the
+/// same way at the same time. What is not done by then ends with the process, and leaves
+/// nothing half there.
 const FINISH_WITHIN: Duration = Duration::from_secs(3);
 
 /// What has become of a file beside the own one.
@@ -39,16 +37,20 @@ pub(crate) struct Results<T, O> {
     pub(crate) first_missing: usize,
 }
 
-/// Pushes the own file by `own`, and on `workers` threads all others by `other`.
+/// Pushes the own file by `own`, and on `workers` threads all others by `other`, which
+/// are begun within `time`: the server waits for the own one meanwhile, and so does
+/// whoever stops the server.
 ///
 /// No thread is joined: one that hangs on a repository ends with the process.
 pub(crate) fn run<T: Send + 'static, O>(
     files: ReadyFiles,
     workers: usize,
+    time: Duration,
     own: impl FnOnce(&dyn Turn) -> O,
     is_done: impl FnOnce(&O) -> bool,
     other: impl Fn(&ReadyFile, &dyn Turn) -> Outcome<T> + Send + Sync + 'static,
 ) -> Results<T, O> {
+    let begun = Instant::now();
     let own_place = files.own;
     let shared = Arc::new(Shared {
         progress: Mutex::new(Progress {
@@ -60,7 +62,7 @@ pub(crate) fn run<T: Send + 'static, O>(
         }),
         changed: Condvar::new(),
         files,
-        deadline: Instant::now() + BEGIN_WITHIN,
+        deadline: begun + time,
     });
     let other = Arc::new(other);
     for _ in 0..workers {
@@ -86,7 +88,8 @@ pub(crate) fn run<T: Send + 'static, O>(
             false => Settled::Failed,
         },
     );
-    shared.wait_for_workers();
+    let patience = begun.elapsed().max(FINISH_WITHIN);
+    shared.wait_for_workers(shared.deadline.max(Instant::now()) + patience);
     let mut progress = shared.lock();
     progress.is_over = true;
     let first_missing = progress.first_missing();
@@ -189,8 +192,7 @@ impl<T> Shared<T> {
         Some(place)
     }
 
-    fn wait_for_workers(&self) {
-        let until = self.deadline + FINISH_WITHIN;
+    fn wait_for_workers(&self, until: Instant) {
         let mut progress = self.lock();
         while progress.workers > 0 {
             let left = until.saturating_duration_since(Instant::now());
@@ -321,6 +323,7 @@ mod tests {
         let results = run(
             files(count, own),
             workers,
+            Duration::from_secs(600),
             |turn| {
                 let comes = turn.comes(true) && !fails(own);
                 if comes {
@@ -384,6 +387,7 @@ mod tests {
         let results = run(
             files(5, 1),
             2,
+            Duration::from_secs(600),
             |turn| turn.comes(true),
             |done| *done,
             |file, turn| match number(file) {
@@ -395,6 +399,19 @@ mod tests {
         );
         assert!(results.own);
         assert_eq!(results.first_missing, 2);
+    }
+
+    #[test]
+    fn no_file_is_begun_after_the_time_and_the_own_one_is_pushed_all_the_same() {
+        let results = run(
+            files(9, 3),
+            2,
+            Duration::ZERO,
+            |turn| turn.comes(true),
+            |done| *done,
+            |file, _| Outcome::Done(number(file)),
+        );
+        assert!(results.own && results.others.is_empty());
     }
 
     #[test]
