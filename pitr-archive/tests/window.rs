@@ -105,7 +105,7 @@ fn the_window_ends_at_a_gap_and_opens_again_with_the_next_backup() {
         "timeline 1\n",
         "└─ timeline 2, left 1 at",
         "no recovery target specified",
-        "GAP: 1 segments are missing",
+        "GAP: 1 segment is missing",
         "last commit",
     ] {
         assert!(text.contains(wanted), "{wanted}: {text}");

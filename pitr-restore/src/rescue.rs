@@ -168,6 +168,11 @@ fn carry_out(
         &request.selection,
         &found.findings,
     )?;
+    for table in request.selection.not_among(&found.findings) {
+        console.log(format!(
+            "table \"{table}\" is none of those that it happened to: it is looked for in the copy"
+        ));
+    }
     request.destination.check(&arriving(rescue, request))?;
     let label = match Reaches::new(&mut ground, &sources, console).to(found.safe_lsn)? {
         Reach::From(label) => label,

@@ -75,6 +75,11 @@ fn every_target_out_of_reach_is_refused_with_the_nearest_that_is_not() {
         "no transaction ends after",
         &["The nearest before it", &nearest],
     );
+    refuse(
+        &["--target-time", "2100-01-01 00:00:00+00"],
+        "lies in the future",
+        &["The nearest before it", &nearest],
+    );
     // beyond the end, exactly at it included
     for lsn in [end.as_str(), "FF/0"] {
         refuse(

@@ -224,7 +224,8 @@ fn render_windows(out: &mut String, timeline: &TimelineReport, indent: &str) {
             } => {
                 let _ = writeln!(
                     out,
-                    "{indent}GAP: {segments} segments are missing, {first} to {last}; then nothing before the end of a later backup"
+                    "{indent}GAP: {}, {first} to {last}; then nothing before the end of a later backup",
+                    missing(*segments)
                 );
             }
             WindowEnd::Damaged { segment, lsn } => {
@@ -238,8 +239,11 @@ fn render_windows(out: &mut String, timeline: &TimelineReport, indent: &str) {
     if recoverable.unusable_segments > 0 {
         let _ = writeln!(
             out,
-            "{indent}{} segments belong to no backup",
-            recoverable.unusable_segments
+            "{indent}{} to no backup",
+            match recoverable.unusable_segments {
+                1 => "1 segment belongs".to_owned(),
+                segments => format!("{segments} segments belong"),
+            }
         );
     }
     if !recoverable.windows.is_empty() && !recoverable.damage_looked_for {
@@ -291,12 +295,22 @@ fn render_timeline(out: &mut String, timeline: &TimelineReport) {
     for gap in timeline.gaps.iter().skip(older) {
         let _ = writeln!(
             out,
-            "  GAP: {} segments are missing, {} to {}",
-            gap.segments, gap.first, gap.last
+            "  GAP: {}, {} to {}",
+            missing(gap.segments),
+            gap.first,
+            gap.last
         );
     }
     for partial in &timeline.partial {
         let _ = writeln!(out, "  {partial}");
+    }
+}
+
+/// `1 segment is missing`, `2 segments are missing`.
+fn missing(segments: u64) -> String {
+    match segments {
+        1 => "1 segment is missing".to_owned(),
+        segments => format!("{segments} segments are missing"),
     }
 }
 

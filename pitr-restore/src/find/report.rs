@@ -77,6 +77,13 @@ impl FindReport<'_> {
             }
             writeln!(text)?;
         }
+        if self.searched.begin.is_none() {
+            let timeline = self.ground.timeline();
+            return writeln!(
+                text,
+                "nothing: no archived log of timeline {timeline} lies there"
+            );
+        }
         let found = match self.findings.len() {
             0 => "nothing".to_owned(),
             1 => "1 finding".to_owned(),

@@ -59,6 +59,8 @@ struct Leg {
     in_range: usize,
     /// Findings from here on, up to there, are told.
     report: Range<Lsn>,
+    /// A piece that the next leg begins with again.
+    shared: Option<usize>,
 }
 
 /// Searches the ground.
@@ -152,6 +154,7 @@ fn legs(ground: &Ground, stretch: &Stretch, range: &Range<usize>) -> Vec<Leg> {
             pieces: stretch.index_of(base.start_lsn)..range.end,
             in_range: range.start,
             report: begin..end,
+            shared: None,
         }];
     }
     let within = |lsn: Lsn| range.contains(&stretch.index_of(lsn));
@@ -161,6 +164,7 @@ fn legs(ground: &Ground, stretch: &Stretch, range: &Range<usize>) -> Vec<Leg> {
             pieces: range.clone(),
             in_range: range.start,
             report: begin..end,
+            shared: None,
         }];
     };
     // before the first backup the log alone gives names
@@ -171,12 +175,14 @@ fn legs(ground: &Ground, stretch: &Stretch, range: &Range<usize>) -> Vec<Leg> {
             pieces: range.start..index + 1,
             in_range: range.start,
             report: begin..first.start_lsn,
+            shared: Some(index),
         },
         Leg {
             base: Some(first.label),
             pieces: index..range.end,
             in_range: index,
             report: first.start_lsn..end,
+            shared: None,
         },
     ]
 }
@@ -212,7 +218,8 @@ impl Scene<'_> {
         if let Some(base) = &mut base {
             catalog_files.extend(base.moved_files());
         }
-        searched.segments += u64::try_from(pieces.len()).unwrap_or(u64::MAX);
+        let counted = pieces.len() - usize::from(leg.shared.is_some());
+        searched.segments += u64::try_from(counted).unwrap_or(u64::MAX);
         for _ in 0..MAX_PASSES {
             // summaries do not tell of rows in files that catalogs moved to
             let everything = !catalog_files.is_empty();
@@ -247,6 +254,7 @@ impl Scene<'_> {
                     request.quiet_micros,
                 ),
                 findings: Vec::new(),
+                shared: leg.shared,
                 segments_read: 0,
             };
             pass.run(leg, &wanted)?;
@@ -280,6 +288,8 @@ struct Pass<'p> {
     interest: Arc<Interest>,
     follower: Follower<'p>,
     findings: Vec<Finding>,
+    /// A piece that is counted by the next leg.
+    shared: Option<usize>,
     segments_read: u64,
 }
 
@@ -342,7 +352,8 @@ impl Pass<'_> {
                 self.follower.gap();
             }
         }
-        self.segments_read += u64::try_from(run.len()).unwrap_or(u64::MAX);
+        let counted = run.clone().filter(|index| Some(*index) != self.shared);
+        self.segments_read += u64::try_from(counted.count()).unwrap_or(u64::MAX);
         self.findings.extend(self.follower.findings());
         Ok(())
     }

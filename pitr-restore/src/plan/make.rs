@@ -64,17 +64,43 @@ pub(crate) fn make(
         backup: request.backup,
         now: Utc::now(),
     };
-    let candidates = candidates(&inventory.backups, &inventory.histories, &wish)?;
+    let known = candidates(&inventory.backups, &inventory.histories, &wish);
+    let is_to_come = matches!(known, Err(Refusal::TimeToCome { .. }));
+    let everything = RecoveryTarget::LATEST;
+    let (candidates, target) = match &known {
+        Ok(candidates) => (candidates.clone(), &request.target),
+        Err(_) if is_to_come => {
+            // for what can be reached instead
+            let target = &everything;
+            let wish = Wish { target, ..wish };
+            let latest = candidates(&inventory.backups, &inventory.histories, &wish)?;
+            (latest, target)
+        }
+        Err(_) => return Err(known.err().unwrap_or(Refusal::NoBackup).into()),
+    };
     let mut planner = Planner {
         sources,
         console,
         inventory,
         candidates,
-        target: &request.target,
+        target,
         effort: Effort::default(),
-        look_at,
+        look_at: if is_to_come { LookAt::Few } else { look_at },
     };
-    planner.plan()
+    let planned = planner.plan();
+    match known {
+        Ok(_) => planned,
+        Err(refusal) => Err(Refused {
+            refusal,
+            before: planned
+                .ok()
+                .and_then(|(_, plan)| plan.point.last_kept)
+                .map(Reachable::commit),
+            after: None,
+            elsewhere: Vec::new(),
+        }
+        .into()),
+    }
 }
 
 struct Planner<'a> {

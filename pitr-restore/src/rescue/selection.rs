@@ -166,6 +166,19 @@ pub(crate) fn database(
 }
 
 impl Selection {
+    /// Tables by whose names nothing is called that the findings are about.
+    pub(crate) fn not_among(&self, findings: &[Finding]) -> Vec<String> {
+        let Self::Tables(names) = self else {
+            return Vec::new();
+        };
+        let written = names.iter().map(TableName::as_written);
+        let is_among = |name: &String| {
+            let mut objects = findings.iter().flat_map(|finding| finding.event.objects());
+            objects.any(|object| object.is_called(name))
+        };
+        written.filter(|name| !is_among(name)).collect()
+    }
+
     /// The tables that it means in the scratch copy, partitions after their parents.
     pub(crate) fn tables(
         &self,
