@@ -261,3 +261,43 @@ fn pg_rewind_takes_what_a_killed_process_left_away_and_copies_none_of_it() {
     assert!(!old.data_dir().join(AHEAD).exists());
     assert!(new.data_dir().join(AHEAD).exists());
 }
+
+#[test]
+fn a_server_that_is_started_finds_the_first_segments_there() {
+    let original = Original::start();
+    original.backup();
+    original
+        .cluster
+        .execute("SELECT pg_create_restore_point('here')");
+    fill(&original, 6);
+    let to = original.place("copy");
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    drop(listener);
+    let bin = original.cluster.install().bin();
+    let output = original.restore(
+        &to,
+        &[
+            "--start",
+            "--port",
+            &port,
+            "--pg-bin",
+            bin.to_str().unwrap(),
+            "--target-name",
+            "here",
+        ],
+    );
+    // it pauses before the end of the log: what lies behind that waits
+    let process = filler(&to);
+    let words = process
+        .as_deref()
+        .map(|process| fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default());
+    let mut stop = original.cluster.install().command("pg_ctl").unwrap();
+    stop.args(["stop", "--mode", "immediate", "--silent", "--pgdata"])
+        .arg(&to);
+    let _ = run(stop);
+    succeeded(&output);
+    let words = String::from_utf8(words.unwrap()).unwrap();
+    assert!(words.contains("--fetch-ahead=from"), "{words}");
+    wait_until("the folder stays", || !to.join(AHEAD).exists());
+}
