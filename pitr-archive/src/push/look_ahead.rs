@@ -54,7 +54,7 @@ const MOST_WORKERS: usize = 16;
 /// the time, not the processor.
 const TRAVELLING: usize = 4;
 
-/// What all files in flight may take together; one is always allowed.
+/// What all files in flight may take together; the own one is always allowed.
 const MOST_BYTES_IN_FLIGHT: u64 = 128 << 20;
 
 /// What a thread takes beside the codec.
@@ -131,6 +131,10 @@ impl LookAhead {
         if stores.iter().any(is_mentioned) {
             return None;
         }
+        let workers = self.workers(stores, codec, identity.segment_size.bytes());
+        if workers == 0 {
+            return None;
+        }
         let path = arguments.path.as_ref()?;
         let files = ReadyFiles::beside(path, name, self.most_files)?;
         let usable = state::check_outside_of_data_directory(path, record.folder())
@@ -142,8 +146,6 @@ impl LookAhead {
             }
             return None;
         }
-        let segment_bytes = identity.segment_size.bytes();
-        let workers = self.workers(stores, codec, segment_bytes);
         Some(Batch {
             workers: workers.min(files.files.len() - 1),
             time: self.time,
@@ -169,8 +171,8 @@ impl LookAhead {
             segment_bytes
         };
         let each = BYTES_OF_A_WORKER + codec.encoder_bytes(segment_bytes) + waiting;
-        // the own file is in flight as well
-        let by_memory = (MOST_BYTES_IN_FLIGHT / each).saturating_sub(1).max(1);
+        // the own file is in flight as well; where two are too much it stays alone
+        let by_memory = (MOST_BYTES_IN_FLIGHT / each).saturating_sub(1);
         let by_memory = usize::try_from(by_memory).unwrap_or(MOST_WORKERS);
         wanted.min(by_memory).min(MOST_WORKERS)
     }
