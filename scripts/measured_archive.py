@@ -37,9 +37,9 @@ def as_server_user(arguments, script):
     shutil.chown(work, user)
     # an interpreter in somebody's home is not for everybody
     python = next((path for path in ["/usr/bin/python3"] if os.path.exists(path)), sys.executable)
-    words = [python, work / os.path.basename(script), work, "--work", work, "--rounds", arguments.rounds,
-             "--segments", arguments.segments, "--pg-bin", arguments.pg_bin]
-    words += ["--only", arguments.only] if arguments.only else []
+    words = [python, work / os.path.basename(script), work]
+    for name, value in (vars(arguments) | {"programs": None, "work": work}).items():
+        words += [f"--{name.replace('_', '-')}", value] if value is not None else []
     status = subprocess.run(["runuser", "-u", user, "--", *map(str, words)], cwd="/").returncode
     shutil.rmtree(work, ignore_errors=True)
     sys.exit(status)
