@@ -5,6 +5,7 @@
 //! records, of which some are about rows of the catalogs that give names.
 #![no_main]
 
+use pitr_core::crc32c;
 use std::collections::HashSet;
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use pitr_core::ControlFile;
+use pitr_core::crc32c;
 
 fuzz_target!(|file: &[u8]| {
     let _ = ControlFile::parse(file);

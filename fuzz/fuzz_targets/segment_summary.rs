@@ -3,6 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use pitr_core::crc32c;
 use pitr_core::{LogSeams, SegmentSummary};
 use pitr_store::wal::{SummaryFrameError, summary_at_end, summary_to_frame};
 

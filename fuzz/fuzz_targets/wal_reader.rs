@@ -6,6 +6,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use pitr_core::crc32c;
 use pitr_core::{
     SegmentNumber, SegmentSummaryBuilder, WalDamage, WalDamageKind, WalReader, WalSegmentSize,
 };
