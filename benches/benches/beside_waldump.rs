@@ -27,7 +27,7 @@ use pitr_testbed::PostgresInstall;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Bytes that are read at once: they stay in the processor's cache.
-const CHUNK: usize = 128 << 10;
+const CHUNK: usize = 512 << 10;
 
 /// Where the bytes of a segment come from.
 #[derive(Clone, Copy, PartialEq, Eq)]

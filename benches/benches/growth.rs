@@ -3,14 +3,14 @@
 //!     cargo build --release -p pitr-archive -p pitr-restore
 //!     cargo bench -p pitr-benches --bench growth -- target/release/pitr-archive target/release/pitr-restore [--large 1000000] [--rounds 31]
 //!
-//! Each repository has a real base backup and a real end, and between them objects of
+//! Each repository has a real end with a base backup in it, and before that objects of
 //! segments of 16 MiB that hold nothing but a summary with one commit.
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pitr_core::crc32c::crc32c;
 use pitr_core::{
@@ -97,7 +97,6 @@ impl Archive {
             .create()?;
         cluster.start()?;
         cluster.execute("CREATE TABLE t (v text)");
-        verb(&["backup", "--dbname", &cluster.conninfo()])?;
         let size = WalSegmentSize::DEFAULT;
         let first = cluster
             .archive_all()?
@@ -109,6 +108,8 @@ impl Archive {
         // from the epoch of Unix to that of PostgreSQL
         let now: i64 = microseconds.parse::<i64>()? - 946_684_800_000_000;
 
+        // what is made has a commit in every microsecond from now on: the server's come after it
+        std::thread::sleep(Duration::from_micros(segments));
         // the server goes on with a log that is far ahead
         cluster.stop(StopMode::Fast)?;
         let goes_on = SegmentNumber::new(first.get() + segments);
@@ -120,6 +121,8 @@ impl Archive {
             return Err("pg_resetwal has failed".into());
         }
         cluster.start()?;
+        // behind what is made: a plan begins at the newest backup that it can
+        verb(&["backup", "--dbname", &cluster.conninfo()])?;
         cluster.execute("INSERT INTO t VALUES ('before')");
         cluster.archive_all()?;
         cluster.execute("INSERT INTO t VALUES ('wanted')");
