@@ -119,10 +119,12 @@ impl BucketStore {
 
     /// When it was asked whether any of `keys` is there, if that was just now
     /// and none was.
-    fn has_just_looked(&self, keys: &[ObjectKey]) -> Option<Moment> {
-        let (absent, asked) = lock(&self.looked).take()?;
+    fn has_just_looked(&self, keys: &[ObjectKey]) -> bool {
+        let Some((absent, asked)) = lock(&self.looked).take() else {
+            return false;
+        };
         let all = keys.iter().all(|key| absent.contains(key));
-        (all && asked.elapsed() < LOOK_LASTS).then_some(asked)
+        all && asked.elapsed() < LOOK_LASTS
     }
 }
 
@@ -166,11 +168,12 @@ impl Store for BucketStore {
         key: &ObjectKey,
         rivals: &[ObjectKey],
     ) -> Result<Box<dyn ObjectWriter>, StoreError> {
-        let looked = match rivals {
-            [] => None,
+        let has_looked = match rivals {
+            [] => false,
             rivals => self.has_just_looked(rivals),
         };
-        let writer = writer::BucketWriter::begin(&self.bucket, &self.leases, key, rivals, looked)?;
+        let writer =
+            writer::BucketWriter::begin(&self.bucket, &self.leases, key, rivals, has_looked)?;
         Ok(Box::new(writer))
     }
 

@@ -11,7 +11,6 @@ use object_store::multipart::PartId;
 use object_store::{MultipartId, PutPayload};
 
 use super::bucket::Bucket;
-use super::clock::Moment;
 use super::failure::Failure;
 use super::lease::Leases;
 use super::retry::Pauses;
@@ -41,15 +40,6 @@ const CONTESTED_BYTES: usize = 32 << 20;
 /// larger.
 const UNCONDITIONAL_CONTESTED_BYTES: usize = 1 << 30;
 
-/// A writer whose key is the last among its rivals', in byte order, that has
-/// looked for them and published within this time does not look again.
-const QUICK: Duration = Duration::from_millis(250);
-
-/// The other ones look again this long after they have published, and find
-/// every one that did not look again itself. Three times as long: what is
-/// between the two is room for clocks that go at different speeds.
-const SETTLING: Duration = Duration::from_millis(750);
-
 /// How long a writer that is dropped waits for its parts to be removed.
 const ABORT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -60,8 +50,6 @@ pub(super) struct BucketWriter {
     key: ObjectKey,
     name: String,
     rivals: Vec<ObjectKey>,
-    /// When it was asked whether a rival is there.
-    looked: Moment,
     /// The answer, where it has not come yet.
     rivals_before: Option<Pending<Result<Option<usize>, Failure>>>,
     /// Who writes: told apart from every other writer.
@@ -82,13 +70,13 @@ struct Parts {
 
 impl BucketWriter {
     /// Begins; nothing is sent but the question for rivals, unless none was
-    /// there when it was asked last, just now: `looked`.
+    /// there when it was asked last, just now: `has_looked`.
     pub(super) fn begin(
         bucket: &Bucket,
         leases: &Arc<Leases>,
         key: &ObjectKey,
         rivals: &[ObjectKey],
-        looked: Option<Moment>,
+        has_looked: bool,
     ) -> Result<Self, StoreError> {
         let mut writer = Self {
             name: bucket.name(key.as_str()),
@@ -96,7 +84,6 @@ impl BucketWriter {
             leases: Arc::clone(leases),
             key: key.clone(),
             rivals: rivals.to_vec(),
-            looked: looked.unwrap_or_else(Moment::now),
             rivals_before: None,
             writer: unique().map_err(|source| StoreError::Io {
                 operation: Operation::Create,
@@ -106,7 +93,7 @@ impl BucketWriter {
             filling: Vec::new(),
             parts: None,
         };
-        if !rivals.is_empty() && looked.is_none() {
+        if !rivals.is_empty() && !has_looked {
             let pending = writer.ask_for_rivals();
             writer.rivals_before = Some(pending.map_err(|source| StoreError::Io {
                 operation: Operation::Create,
@@ -161,29 +148,6 @@ impl BucketWriter {
             Some(rival) => Err(self.taken_by(rival)),
             None => Ok(()),
         }
-    }
-
-    /// After the object was published: whether a rival may have come in between
-    /// that nobody else will notice. Waits before `true`, where that is needed.
-    ///
-    /// Two writers that both look again never miss each other: the later one's
-    /// object was there before the earlier one's look. One may be spared its
-    /// look, the one whose key is the last, and only if it was quick. A rival
-    /// that it can have missed was not there yet when it looked first, so that
-    /// the rival's own look, [`SETTLING`] after that one was published, comes
-    /// more than [`QUICK`] after the first look, when this object is there.
-    fn must_look_again(&self) -> bool {
-        if self.rivals.is_empty() {
-            return false;
-        }
-        if !self.bucket.refuses_to_overwrite() {
-            return true;
-        }
-        if self.rivals.iter().all(|rival| *rival < self.key) {
-            return self.looked.elapsed() >= QUICK;
-        }
-        std::thread::sleep(SETTLING);
-        true
     }
 
     /// From which size on the object goes in parts.
@@ -367,7 +331,9 @@ impl ObjectWriter for BucketWriter {
         } else {
             self.publish_whole()?;
         }
-        if self.must_look_again() {
+        // everybody looks once more: of two, the later one's object was there before the
+        // earlier one's look, or the other way round, so that they never miss each other
+        if !self.rivals.is_empty() {
             let pending = self
                 .ask_for_rivals()
                 .map_err(self.thread_error(Operation::Publish))?;
