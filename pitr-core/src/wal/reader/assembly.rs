@@ -72,18 +72,25 @@ impl Assembly {
         self.header.is_some() && self.remaining() == Some(0)
     }
 
-    /// Bytes that may be added before the record must be looked at again.
-    pub(crate) fn wanted(&self) -> u64 {
+    /// Bytes that may be added before the record must be looked at again, of those that come next.
+    pub(crate) fn wanted(&self, next: &[u8]) -> u64 {
         let until = |len: usize| (len as u64).saturating_sub(self.received);
         match self.header {
             Some(_) => self.remaining().unwrap_or(0),
-            // the length first: nothing after an impossible one belongs to the record
+            None if self.received == 0 => match next.first_chunk() {
+                Some(len) if u32::from_le_bytes(*len) as usize >= RecordHeader::LEN => {
+                    RecordHeader::LEN as u64
+                }
+                // the length first: nothing after an impossible one belongs to the record
+                _ => 4,
+            },
             None if self.received < 4 => until(4),
             None => until(RecordHeader::LEN),
         }
     }
 
     /// Adds what comes next, at most [`Assembly::wanted`] bytes.
+    #[inline]
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         if self.received >= RecordHeader::LEN as u64 {
             self.crc = crc32c::crc32c_append(self.crc, bytes);

@@ -15,7 +15,7 @@ pub(crate) struct CrcStretch {
 
 impl CrcStretch {
     /// Bytes from which on a stretch spares more than it costs.
-    pub(crate) const LEAST: usize = 2048;
+    pub(crate) const LEAST: usize = 1024;
 }
 
 /// CRC-32C of what `crc` is that of, and then of `chunk`, whose first byte is at `position`.
@@ -50,24 +50,37 @@ pub(crate) fn append(mut crc: u32, chunk: &[u8], position: u64, stretches: &[Crc
 /// The polynomial, its bits in the order in which a CRC-32C holds them.
 const POLYNOMIAL: u32 = 0x82F6_3B78;
 
-/// Lengths are put together of this many powers of two: what a page of 64 KiB may hold.
-const POWERS: usize = 17;
+/// Lengths are put together of this many powers of two: more than a page of 64 KiB may hold.
+const POWERS: usize = 18;
 
 /// What becomes of four bits at each place.
 type Zeros = [[u32; 16]; 8];
 
-/// What becomes of a state of the computation, before or after its inversion, over 1, 2, 4, ... zeros.
-static ZEROS: [Zeros; POWERS] = powers();
+/// What becomes of a state of the computation, before or after its inversion, over 1, 2, 4, ... bytes of zeros.
+static FORTH: [Zeros; POWERS] = powers(over_one(false));
+
+/// What it was 1, 2, 4, ... bytes of zeros before.
+static BACK: [Zeros; POWERS] = powers(over_one(true));
 
 /// What becomes of `state` over so many zeros; `None` of more than there can be in a page.
+///
+/// The length is put together of as few powers of two as can be, added or
+/// subtracted: what fills a page is 8192 less a header.
+#[inline]
 fn behind_zeros(mut state: u32, bytes: usize) -> Option<u32> {
-    if bytes >> POWERS != 0 {
+    if bytes >> (POWERS - 1) != 0 {
         return None;
     }
-    for (power, zeros) in ZEROS.iter().enumerate() {
-        if bytes >> power & 1 == 1 {
-            state = over(zeros, state);
-        }
+    // no two neighbouring bits of the two are set (non-adjacent form)
+    let thrice = 3 * bytes;
+    let (mut added, mut subtracted) = ((thrice & !bytes) >> 1, (bytes & !thrice) >> 1);
+    while added != 0 {
+        state = over(FORTH.get(added.trailing_zeros() as usize)?, state);
+        added &= added - 1;
+    }
+    while subtracted != 0 {
+        state = over(BACK.get(subtracted.trailing_zeros() as usize)?, state);
+        subtracted &= subtracted - 1;
     }
     Some(state)
 }
@@ -84,19 +97,17 @@ const fn over(zeros: &Zeros, state: u32) -> u32 {
         ^ zeros[7][(state >> 28) as usize]
 }
 
-const fn powers() -> [Zeros; POWERS] {
-    let mut all = [[[0; 16]; 8]; POWERS];
-    let mut power = 0;
+/// The same for each power of two, of what moves a state over one byte.
+const fn powers(over_one: Zeros) -> [Zeros; POWERS] {
+    let mut all = [over_one; POWERS];
+    let mut power = 1;
     while power < POWERS {
         let mut place = 0;
         while place < 8 {
             let mut bits = 0;
             while bits < 16 {
-                let state = bits << (4 * place);
-                all[power][place][bits as usize] = match power {
-                    0 => over_one(state),
-                    _ => over(&all[power - 1], over(&all[power - 1], state)),
-                };
+                let half = over(&all[power - 1], (bits as u32) << (4 * place));
+                all[power][place][bits] = over(&all[power - 1], half);
                 bits += 1;
             }
             place += 1;
@@ -106,17 +117,31 @@ const fn powers() -> [Zeros; POWERS] {
     all
 }
 
-/// Over one zero, bit by bit.
-const fn over_one(mut state: u32) -> u32 {
-    let mut bit = 0;
-    while bit < 8 {
-        state = match state & 1 {
-            1 => state >> 1 ^ POLYNOMIAL,
-            _ => state >> 1,
-        };
-        bit += 1;
+/// Over one byte of zeros, bit by bit, or back.
+const fn over_one(back: bool) -> Zeros {
+    let mut zeros = [[0; 16]; 8];
+    let mut place = 0;
+    while place < 8 {
+        let mut bits = 0;
+        while bits < 16 {
+            let mut state = (bits as u32) << (4 * place);
+            let mut bit = 0;
+            while bit < 8 {
+                state = match (back, state & 1, state >> 31) {
+                    (false, 1, _) => state >> 1 ^ POLYNOMIAL,
+                    (false, _, _) => state >> 1,
+                    // the polynomial's highest bit is set: that is where it was added
+                    (true, _, 1) => (state ^ POLYNOMIAL) << 1 | 1,
+                    (true, _, _) => state << 1,
+                };
+                bit += 1;
+            }
+            zeros[place][bits] = state;
+            bits += 1;
+        }
+        place += 1;
     }
-    state
+    zeros
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ impl WalReader {
         let page = Lsn::new(self.position - in_page);
         let have = usize::try_from(in_page).unwrap_or(header_len);
         let taken = self.take(input, (header_len - have.min(header_len)) as u64);
+        if taken.len() == header_len {
+            return self.enter_page(page, taken);
+        }
         let Some(target) = self.page_header.get_mut(have..have + taken.len()) else {
             return Step::Moved;
         };

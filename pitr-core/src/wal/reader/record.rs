@@ -61,15 +61,12 @@ impl WalReader {
 
     /// Within a record that lies on several pages or came in several chunks.
     pub(super) fn go_on_with_record<'i>(&mut self, input: &mut &'i [u8], room: u64) -> Step<'i> {
-        let position = self.position;
-        let taken = self.take(input, room.min(self.assembly.wanted()));
-        let before = self.assembly.body_crc();
-        self.assembly.append(taken);
-        // before there is one, it is what the record begins with, and short
-        self.note_stretch(position, taken, before, self.assembly.body_crc());
+        let taken = self.take(input, room.min(self.assembly.wanted(input)));
         if self.assembly.header.is_some() {
+            self.append_body(taken);
             return Step::Moved;
         }
+        self.assembly.append(taken);
         let lsn = self.assembly.lsn;
         let bytes = self.assembly.bytes();
         let checked = match self.assembly.total_len() {
@@ -89,10 +86,21 @@ impl WalReader {
                 }
                 // it points back to the record before: that was as long as it said
                 self.unsure = false;
+                let room = room.saturating_sub(taken.len() as u64);
+                let taken = self.take(input, room.min(self.assembly.wanted(input)));
+                self.append_body(taken);
                 Step::Moved
             }
             Err(kind) => self.lose(lsn, Some(lsn), kind),
         }
+    }
+
+    /// Adds to the body of the record that is being put together the bytes that were taken last.
+    fn append_body(&mut self, taken: &[u8]) {
+        let position = self.position.saturating_sub(taken.len() as u64);
+        let before = self.assembly.body_crc();
+        self.assembly.append(taken);
+        self.note_stretch(position, taken, before, self.assembly.body_crc());
     }
 
     pub(super) fn finish_assembled<'i>(&mut self) -> Step<'i> {
