@@ -209,18 +209,15 @@ impl LocalStore {
             let Some(name) = entry.file_name().to_str().ok().filter(|n| is_key_name(n)) else {
                 continue;
             };
-            let stat = match statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => stat,
-                // Deleted since the folder was read.
-                Err(Errno::NOENT) => continue,
-                Err(e) => return Err(failed(e)),
-            };
-            let kind = match node_kind(FileType::from_raw_mode(stat.st_mode)) {
-                NodeKind::Object => EntryKind::Object {
-                    size: u64::try_from(stat.st_size).unwrap_or(0),
+            let kind = match entry.file_type() {
+                // a long timeline has thousands of these: what the folder says of them is enough
+                FileType::Directory => EntryKind::Folder,
+                _ => match statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => kind_of_entry(&stat),
+                    // Deleted since the folder was read.
+                    Err(Errno::NOENT) => continue,
+                    Err(e) => return Err(failed(e)),
                 },
-                NodeKind::Folder => EntryKind::Folder,
-                NodeKind::Link | NodeKind::Special => EntryKind::Other,
             };
             entries.push(Entry {
                 name: name.to_owned(),
@@ -229,6 +226,16 @@ impl LocalStore {
         }
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
+    }
+}
+
+fn kind_of_entry(stat: &rustix::fs::Stat) -> EntryKind {
+    match node_kind(FileType::from_raw_mode(stat.st_mode)) {
+        NodeKind::Object => EntryKind::Object {
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+        },
+        NodeKind::Folder => EntryKind::Folder,
+        NodeKind::Link | NodeKind::Special => EntryKind::Other,
     }
 }
 
