@@ -106,7 +106,7 @@ fn a_segment_object_begins_as_specified() {
     );
     let stored = fs::read(path).unwrap();
     // As specified for 16 MiB, but for the size.
-    assert_eq!(stored[..6], [0x28, 0xb5, 0x2f, 0xfd, 0x84, 0x48]);
+    assert_eq!(stored[..6], [0x28, 0xb5, 0x2f, 0xfd, 0x84, 0x40]);
     assert_eq!(stored[6..10], 1_048_576_u32.to_le_bytes());
 }
 

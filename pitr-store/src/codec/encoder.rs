@@ -14,6 +14,13 @@ const OUTPUT_BUFFER_BYTES: usize = 256 * 1024;
 /// for half of its memory.
 const JOB_BYTES: u32 = 1 << 20;
 
+/// Window and hash table of level 1: 256 KiB and 16 KiB, a half and a quarter of what zstd
+/// takes for content of 16 MiB. What is alike in WAL lies close together, and both stay in
+/// the caches next to the processor: 4 to 13 % less time, and about the same size
+/// (docs/performance.md).
+const WAL_WINDOW_LOG: u32 = 18;
+const WAL_HASH_LOG: u32 = 12;
+
 /// Encodes a stream into a writer, which is lent to each call.
 pub struct Encoder {
     codec: Codec,
@@ -143,6 +150,10 @@ fn zstd_engine(level: i32, content_bytes: u64, workers: u32) -> io::Result<ZstdE
     let mut encoder = ZstdEncoder::new(level)?;
     encoder.set_parameter(CParameter::ChecksumFlag(true))?;
     encoder.set_parameter(CParameter::ContentSizeFlag(true))?;
+    if level == 1 {
+        encoder.set_parameter(CParameter::WindowLog(WAL_WINDOW_LOG))?;
+        encoder.set_parameter(CParameter::HashLog(WAL_HASH_LOG))?;
+    }
     if workers > 0 {
         encoder.set_parameter(CParameter::NbWorkers(workers))?;
         encoder.set_parameter(CParameter::JobSize(JOB_BYTES))?;
