@@ -192,15 +192,16 @@ impl ArchivedLog {
     }
 
     /// Which folders of 4 GiB of log `timeline` has in the repositories; one
-    /// listing each.
+    /// listing each. Ascending, one of several repositories more than once.
     ///
     /// # Errors
     /// The store failed.
-    pub(crate) fn log_folders(&self, timeline: TimelineId) -> Result<BTreeSet<u32>, StoreError> {
-        let mut logs = BTreeSet::new();
+    pub(crate) fn log_folders(&self, timeline: TimelineId) -> Result<Vec<u32>, StoreError> {
+        let mut logs = Vec::new();
         for archive in &self.archives {
             logs.extend(archive.log_folders(timeline)?);
         }
+        logs.sort_unstable();
         Ok(logs)
     }
 

@@ -70,6 +70,11 @@ impl ObjectKey {
         Ok(Self(key.to_owned()))
     }
 
+    /// Whether [`ObjectKey::join`] takes it, in a key that is not too long.
+    pub(crate) fn is_component(name: &str) -> bool {
+        check_component(name, name).is_ok()
+    }
+
     /// A key put together from constants and checked types, whose texts hold
     /// nothing but allowed characters.
     pub(crate) fn of_layout(key: String) -> Self {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use pitr_console::Explain;
 use pitr_core::{
@@ -38,7 +39,7 @@ pub(crate) struct Inventory {
     /// Segments, where they were looked for.
     wal: ArchivedWal,
     /// Log folders of the timelines that were asked for.
-    logs: BTreeMap<TimelineId, BTreeSet<u32>>,
+    logs: BTreeMap<TimelineId, Rc<[u32]>>,
     /// Log folders that were listed.
     listed: BTreeSet<(TimelineId, u32)>,
     /// Segments that a receiver holds and no repository does.
@@ -185,7 +186,7 @@ impl Inventory {
         for step in path.steps() {
             let logs = self.logs(step.timeline)?;
             // a folder may hold no more than foreign files
-            for log in logs.into_iter().rev() {
+            for log in logs.iter().rev().copied() {
                 self.look_into(step.timeline, log)?;
                 let wal = &self.wal;
                 if wal.last(step.timeline).is_some() || wal.last_partial(step.timeline).is_some() {
@@ -226,7 +227,7 @@ impl Inventory {
         end: Lsn,
     ) -> Result<(), InventoryError> {
         let folders = log_of(begin)..=log_of(end);
-        for log in self.logs(timeline)? {
+        for log in self.logs(timeline)?.iter().copied() {
             if folders.contains(&log) {
                 self.look_into(timeline, log)?;
             }
@@ -242,7 +243,7 @@ impl Inventory {
         &mut self,
         timeline: TimelineId,
     ) -> Result<Option<SegmentNumber>, InventoryError> {
-        for log in self.logs(timeline)? {
+        for log in self.logs(timeline)?.iter().copied() {
             self.look_into(timeline, log)?;
             let first = self.wal.first(timeline);
             if first.is_some() {
@@ -252,9 +253,10 @@ impl Inventory {
         Ok(None)
     }
 
-    fn logs(&mut self, timeline: TimelineId) -> Result<BTreeSet<u32>, InventoryError> {
+    /// The log folders of a timeline, ascending: there may be thousands.
+    fn logs(&mut self, timeline: TimelineId) -> Result<Rc<[u32]>, InventoryError> {
         if let Some(known) = self.logs.get(&timeline) {
-            return Ok(known.clone());
+            return Ok(Rc::clone(known));
         }
         let mut logs = self.log.log_folders(timeline)?;
         let size = self.wal.size();
@@ -262,7 +264,10 @@ impl Inventory {
             let begin = segment.start(size).ok()?;
             (segment.timeline() == timeline).then(|| log_of(begin))
         }));
-        self.logs.insert(timeline, logs.clone());
+        logs.sort_unstable();
+        logs.dedup();
+        let logs = Rc::from(logs);
+        self.logs.insert(timeline, Rc::clone(&logs));
         Ok(logs)
     }
 

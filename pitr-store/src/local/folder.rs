@@ -206,7 +206,12 @@ impl LocalStore {
         let mut entries = Vec::new();
         for entry in names(folder.as_fd()).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let Some(name) = entry.file_name().to_str().ok().filter(|n| is_key_name(n)) else {
+            let Some(name) = entry
+                .file_name()
+                .to_str()
+                .ok()
+                .filter(|n| ObjectKey::is_component(n))
+            else {
                 continue;
             };
             let kind = match entry.file_type() {
@@ -252,10 +257,6 @@ fn settle(
         sync_folder(parent.as_fd(), location())?;
     }
     Ok(())
-}
-
-fn is_key_name(name: &str) -> bool {
-    !name.contains('/') && ObjectKey::parse(name).is_ok()
 }
 
 fn duplicate(fd: BorrowedFd<'_>, location: impl Fn() -> String) -> Result<OwnedFd, StoreError> {
