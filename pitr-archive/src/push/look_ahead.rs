@@ -160,8 +160,8 @@ impl LookAhead {
     fn workers(&self, stores: &[Arc<dyn Store>], codec: Codec, segment_bytes: u64) -> usize {
         let shows_at_once = stores.iter().all(|store| store.shows_at_once());
         let wanted = if shows_at_once {
-            // one more, for the time in which the others wait for the disk
-            self.threads + 1
+            // two more, for the time in which the others wait for the disk
+            self.threads + 2
         } else {
             self.threads.max(TRAVELLING)
         };

@@ -27,6 +27,11 @@ pub trait WalSource {
     /// # Errors
     /// The bytes cannot be had again.
     fn rewind(&mut self) -> io::Result<()>;
+
+    /// The file, if it is one: several may read it at the same time.
+    fn file(&self) -> Option<&File> {
+        None
+    }
 }
 
 /// A file of this machine: the server's `%p`.
@@ -90,6 +95,10 @@ impl WalSource for WalFile {
 
     fn rewind(&mut self) -> io::Result<()> {
         self.file.rewind()
+    }
+
+    fn file(&self) -> Option<&File> {
+        Some(&self.file)
     }
 }
 

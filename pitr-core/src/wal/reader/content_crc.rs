@@ -104,10 +104,10 @@ const fn powers(over_one: Zeros) -> [Zeros; POWERS] {
     while power < POWERS {
         let mut place = 0;
         while place < 8 {
-            let mut bits = 0;
+            let mut bits: u32 = 0;
             while bits < 16 {
-                let half = over(&all[power - 1], (bits as u32) << (4 * place));
-                all[power][place][bits] = over(&all[power - 1], half);
+                let half = over(&all[power - 1], bits << (4 * place));
+                all[power][place][bits as usize] = over(&all[power - 1], half);
                 bits += 1;
             }
             place += 1;
@@ -122,9 +122,9 @@ const fn over_one(back: bool) -> Zeros {
     let mut zeros = [[0; 16]; 8];
     let mut place = 0;
     while place < 8 {
-        let mut bits = 0;
+        let mut bits: u32 = 0;
         while bits < 16 {
-            let mut state = (bits as u32) << (4 * place);
+            let mut state = bits << (4 * place);
             let mut bit = 0;
             while bit < 8 {
                 state = match (back, state & 1, state >> 31) {
@@ -136,7 +136,7 @@ const fn over_one(back: bool) -> Zeros {
                 };
                 bit += 1;
             }
-            zeros[place][bits] = state;
+            zeros[place][bits as usize] = state;
             bits += 1;
         }
         place += 1;
