@@ -32,6 +32,7 @@ impl Activity {
         }
     }
 
+    #[inline]
     pub(crate) fn count(&mut self, change: RowChange) {
         self.add(RowCount {
             relation: change.relation,
@@ -40,6 +41,7 @@ impl Activity {
         });
     }
 
+    #[inline]
     fn add(&mut self, more: RowCount) {
         // most records are about the table of the one before
         let same =

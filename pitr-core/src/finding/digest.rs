@@ -88,7 +88,7 @@ pub struct Digest {
     pub(crate) clock: Vec<(Lsn, Timestamp)>,
     pub(crate) latest_commit: Option<Timestamp>,
     pub(crate) damage: Vec<WalDamage>,
-    /// Records read.
+    /// Records read, those behind the stretch's end included.
     pub records: u64,
 }
 
@@ -136,22 +136,40 @@ impl DigestBuilder {
 
     /// Reads on.
     pub fn feed(&mut self, chunk: &[u8]) {
-        let mut records = self.reader.feed(chunk);
-        while let Some(record) = records.next_record() {
-            match record {
-                Ok(record) if record.lsn() >= self.end => {}
-                Ok(record) => take(
-                    &mut self.digest,
-                    &self.interest,
-                    &mut self.open,
-                    &mut self.created,
-                    &mut self.clock,
-                    &record,
-                ),
-                Err(damage) if damage.lsn < self.end && self.digest.damage.len() < MAX_DAMAGE => {
-                    self.digest.damage.push(damage);
+        let Self {
+            reader,
+            interest,
+            end,
+            digest,
+            open,
+            created,
+            clock,
+        } = self;
+        let mut records = reader.feed(chunk);
+        loop {
+            while let Some(passed) = records.pass_proven(
+                |header, _| may_matter(header, interest.rows),
+                |record| {
+                    if record.lsn() < *end {
+                        take(digest, interest, open, created, clock, record);
+                    }
+                },
+            ) {
+                digest.records += passed.records;
+            }
+            match records.next_by_itself() {
+                Some(Ok(record)) => {
+                    digest.records += 1;
+                    if record.lsn() < *end {
+                        take(digest, interest, open, created, clock, &record);
+                    }
                 }
-                Err(_) => {}
+                Some(Err(damage)) => {
+                    if damage.lsn < *end && digest.damage.len() < MAX_DAMAGE {
+                        digest.damage.push(damage);
+                    }
+                }
+                None => return,
             }
         }
     }
@@ -182,6 +200,24 @@ impl Digest {
     }
 }
 
+/// Whether [`take`] may have anything to do with a record; `rows` as in [`Interest`].
+#[inline]
+fn may_matter(header: &RecordHeader, rows: bool) -> bool {
+    rows && header.xid != 0
+        || matches!(
+            header.resource_manager,
+            ResourceManager::HEAP
+                | ResourceManager::HEAP2
+                | ResourceManager::XLOG
+                | ResourceManager::STORAGE
+                | ResourceManager::DATABASE
+                | ResourceManager::RELMAP
+                | ResourceManager::STANDBY
+                | ResourceManager::TRANSACTION
+        )
+}
+
+#[inline]
 fn take(
     digest: &mut Digest,
     interest: &Interest,
@@ -190,7 +226,6 @@ fn take(
     clock: &mut Option<Timestamp>,
     record: &Record<'_>,
 ) {
-    digest.records += 1;
     let header = record.header();
     let lsn = record.lsn();
     let manager = header.resource_manager;

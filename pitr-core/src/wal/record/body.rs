@@ -212,9 +212,14 @@ pub(crate) fn first_relation(body: &[u8], major: PostgresMajor) -> Option<Relati
     // nearly every record about rows: block 0, without an image
     if let Some((&[0, flags, _, _], rest)) = body.split_first_chunk::<4>()
         && flags & HAS_IMAGE == 0
-        && let Some((_, relation)) = RelationFile::fields(rest).ok()
+        && let Some(&[t0, t1, t2, t3, d0, d1, d2, d3, r0, r1, r2, r3]) = rest.first_chunk()
     {
-        return Some(relation);
+        // in registers: by way of memory this took longer than anything else in a search of all records
+        return Some(RelationFile {
+            tablespace: u32::from_le_bytes([t0, t1, t2, t3]),
+            database: u32::from_le_bytes([d0, d1, d2, d3]),
+            relation: u32::from_le_bytes([r0, r1, r2, r3]),
+        });
     }
     first_relation_of_any(body, major)
 }

@@ -43,6 +43,7 @@ impl RowChange {
 
     /// The same where the relation is known; the record's data is asked for
     /// only where rows come many at once.
+    #[inline]
     pub(crate) fn in_relation<'a>(
         header: &RecordHeader,
         relation: RelationFile,
