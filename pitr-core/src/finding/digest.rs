@@ -229,11 +229,13 @@ fn take(
     let header = record.header();
     let lsn = record.lsn();
     let manager = header.resource_manager;
+    let mut activity = None;
     if header.xid != 0 && interest.rows {
-        let activity = open
+        let of_xid = open
             .entry(header.xid)
             .or_insert_with(|| Activity::begin(lsn));
-        activity.bytes += u64::from(header.total_len);
+        of_xid.bytes += u64::from(header.total_len);
+        activity = Some(of_xid);
     }
     let is_heap = matches!(manager, ResourceManager::HEAP | ResourceManager::HEAP2);
     if is_heap {
@@ -244,7 +246,7 @@ fn take(
             let main_data = || Some(record.body().ok()?.main_data());
             let change = RowChange::in_relation(header, file, main_data);
             if let Some(change) = change {
-                if let Some(activity) = open.get_mut(&header.xid) {
+                if let Some(activity) = activity {
                     activity.count(change);
                 }
                 if change.kind != RowChangeKind::Delete && created.contains_key(&file) {
