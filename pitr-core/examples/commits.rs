@@ -6,7 +6,7 @@ use std::error::Error;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use pitr_core::{RecordContents, SegmentName, WalReader, WalSegmentSize};
+use pitr_core::{RecordContents, ResourceManager, SegmentName, WalReader, WalSegmentSize};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args_os().nth(1).ok_or("usage: commits FILE")?;
@@ -29,6 +29,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                 continue;
             }
         };
+        // of other records only as much is held as memory is meant for: 4 MiB
+        if record.header().resource_manager != ResourceManager::TRANSACTION {
+            continue;
+        }
         let RecordContents::Transaction(xact) = record.contents()? else {
             continue;
         };

@@ -51,7 +51,7 @@ const ALIGNMENT: u64 = 8;
 /// beginning can be found.
 ///
 /// ```
-/// use pitr_core::{RecordContents, SegmentName, WalReader, WalSegmentSize};
+/// use pitr_core::{RecordContents, ResourceManager, SegmentName, WalReader, WalSegmentSize};
 ///
 /// /// The commits of a segment: where, when, by which transaction.
 /// fn commits(name: &SegmentName, segment: &[u8]) -> Result<Vec<String>, Box<dyn std::error::Error>> {
@@ -61,7 +61,8 @@ const ALIGNMENT: u64 = 8;
 ///     let mut records = reader.feed(segment);
 ///     while let Some(record) = records.next_record() {
 ///         let record = record?; // damage
-///         if let RecordContents::Transaction(xact) = record.contents()?
+///         if record.header().resource_manager == ResourceManager::TRANSACTION
+///             && let RecordContents::Transaction(xact) = record.contents()?
 ///             && let Some(commit) = xact.commit()
 ///         {
 ///             commits.push(format!("{} {} {}", record.lsn(), commit.time, commit.xid));
@@ -208,6 +209,9 @@ impl Found {
 impl WalReader {
     /// Bytes of a record that are held unless [`WalReader::hold_at_most`] says otherwise: 4 MiB.
     pub const DEFAULT_HOLD: usize = 4 << 20;
+    /// The same of records of transactions (commits, aborts, prepared ones), which count whole or not at all: 64 MiB,
+    /// room for 16 million subtransactions. It is taken only as far as such a record has come.
+    pub const DEFAULT_HOLD_OF_ENDS: usize = 64 << 20;
     /// The least that [`WalReader::hold_at_most`] goes down to, so that what fits a page is always held: 64 KiB.
     pub const MIN_HOLD: usize = 64 << 10;
 
@@ -225,7 +229,7 @@ impl WalReader {
             unannounced: None,
             page_header: [0; PageHeader::LONG_LEN],
             state: State::Start,
-            assembly: Assembly::new(Self::DEFAULT_HOLD),
+            assembly: Assembly::new(Self::DEFAULT_HOLD, Self::DEFAULT_HOLD_OF_ENDS),
             prev: None,
             overwrites: false,
             unsure: false,
@@ -274,13 +278,14 @@ impl WalReader {
         }
     }
 
-    /// Holds records of up to `bytes` (at least [`WalReader::MIN_HOLD`]) as a whole.
+    /// Holds records of up to `bytes` (at least [`WalReader::MIN_HOLD`]) as a whole, those of transactions too.
     ///
     /// A longer one is handed out with its header once its CRC is proven, and
     /// with the first `bytes` of it; [`Record::body`] then fails.
     #[must_use]
     pub fn hold_at_most(mut self, bytes: usize) -> Self {
-        self.assembly = Assembly::new(bytes.max(Self::MIN_HOLD));
+        let bytes = bytes.max(Self::MIN_HOLD);
+        self.assembly = Assembly::new(bytes, bytes);
         self
     }
 

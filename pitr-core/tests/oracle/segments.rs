@@ -34,7 +34,8 @@ impl Segment {
     }
 
     pub(crate) fn reader(&self) -> WalReader {
-        WalReader::new(self.number(), self.size())
+        // every record is taken apart, however long
+        WalReader::new(self.number(), self.size()).hold_at_most(usize::MAX)
     }
 }
 

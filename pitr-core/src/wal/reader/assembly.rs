@@ -17,7 +17,9 @@ pub(crate) struct Assembly {
     /// Bytes from the beginning of the record, at most `held_of_this`.
     bytes: Vec<u8>,
     hold: usize,
-    /// `hold`, or less where no more of this record is asked for.
+    /// The same of a record that ends a transaction.
+    hold_of_ends: usize,
+    /// What is held of this record: one of these, or less where no more of it is asked for.
     held_of_this: usize,
     received: u64,
     /// CRC of the body up to `received`.
@@ -25,13 +27,14 @@ pub(crate) struct Assembly {
 }
 
 impl Assembly {
-    pub(crate) fn new(hold: usize) -> Self {
+    pub(crate) fn new(hold: usize, hold_of_ends: usize) -> Self {
         Assembly {
             lsn: Lsn::INVALID,
             timeline: TimelineId::FIRST,
             header: None,
             bytes: Vec::new(),
             hold,
+            hold_of_ends,
             held_of_this: hold,
             received: 0,
             crc: 0,
@@ -49,6 +52,11 @@ impl Assembly {
     /// Holds no more than so many bytes of this record, those of its header in any case.
     pub(crate) fn hold_of_this(&mut self, bytes: usize) {
         self.held_of_this = bytes.clamp(RecordHeader::LEN, self.hold);
+    }
+
+    /// Holds as much of this record as is held of one that ends a transaction.
+    pub(crate) fn hold_as_end(&mut self) {
+        self.held_of_this = self.hold_of_ends;
     }
 
     /// The record from its header on, as far as it is held.

@@ -8,6 +8,7 @@ use crate::wal::reader::damage::{WalDamage, WalDamageKind};
 use crate::wal::reader::{ALIGNMENT, Found, State, Step, WalReader};
 use crate::wal::record::body::RecordBody;
 use crate::wal::record::header::{RecordHeader, RecordHeaderError};
+use crate::wal::record::resource_manager::ResourceManager;
 use crate::wal::rmgr::xlog;
 use crate::wal::segment_number::SegmentNumber;
 
@@ -79,6 +80,9 @@ impl WalReader {
         match checked {
             Ok(header) => {
                 self.assembly.header = Some(header);
+                if header.resource_manager == ResourceManager::TRANSACTION {
+                    self.assembly.hold_as_end();
+                }
                 if let Some(beginning_only) = self.beginning_only
                     && beginning_only(&header)
                 {

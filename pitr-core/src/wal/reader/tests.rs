@@ -449,6 +449,26 @@ fn the_longest_record_of_all_is_checked_in_little_memory() {
 }
 
 #[test]
+fn the_end_of_a_transaction_is_held_where_another_record_would_be_too_long() {
+    let long = WalReader::DEFAULT_HOLD + 1;
+    let mut log = TestLog::new(4 * SEGMENT - 24);
+    for manager in [15, 1] {
+        log.push(manager, 0, &vec![7; long]);
+    }
+    let events = read(&mut reader(), &log.bytes);
+    let held = |event: &Event| match event {
+        Event::Record { held, .. } => held.as_ref().map(Vec::len),
+        Event::Damage(damage) => panic!("{damage}"),
+    };
+    let held: Vec<_> = events.iter().map(held).collect();
+    assert_eq!(held, [None, Some(24 + 5 + long)]);
+    // whoever says how much is to be held is obeyed
+    let mut little = reader().hold_at_most(1 << 20);
+    read(&mut little, &log.bytes);
+    assert!(little.assembly.capacity() <= 1 << 20);
+}
+
+#[test]
 fn no_memory_is_taken_for_what_has_not_come() {
     let mut log = TestLog::new(4 * SEGMENT - 24);
     let (_, mut record) = log.record(15, 0, &[0; 100]);

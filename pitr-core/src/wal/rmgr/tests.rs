@@ -340,6 +340,23 @@ fn operations_mean_what_their_version_says() {
     });
 }
 
+/// What PostgreSQL 15 wrote at 0/9012DD0 when it was promoted.
+#[test]
+fn the_end_of_a_recovery_tells_the_timelines_and_the_time() {
+    let written: [u8; 16] = [
+        0x3B, 0xEC, 0x3F, 0x00, 0xAF, 0x03, 0x03, 0x00, 2, 0, 0, 0, 1, 0, 0, 0,
+    ];
+    with_contents(15, (0, 0x90), &written, |contents| {
+        let contents = contents.unwrap();
+        let RecordContents::Xlog(XlogRecord::EndOfRecovery(end)) = &contents else {
+            panic!("{contents:?}");
+        };
+        assert_eq!(end.time.to_string(), "2026-11-20 07:31:28.481339+00");
+        let timelines = (end.timeline.get(), end.previous_timeline.get());
+        assert_eq!((timelines, end.wal_level), ((2, 1), None));
+    });
+}
+
 #[test]
 fn settings_that_changed_are_all_told() {
     let mut data = numbers(&[100, 8, 10, 2, 64, 2]);

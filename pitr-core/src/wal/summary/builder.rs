@@ -443,3 +443,36 @@ fn push<T>(list: &mut Vec<T>, entry: T, name: &str, capped: &mut Vec<String>) {
         capped.push(name.to_owned());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::reader::test_log::{SEGMENT, TestLog};
+
+    #[test]
+    fn a_commit_of_more_than_a_million_subtransactions_counts() {
+        let subtransactions = 1_100_000_u32;
+        let time = 848_474_700_721_052_i64;
+        let mut commit = time.to_le_bytes().to_vec();
+        // XACT_XINFO_HAS_SUBXACTS
+        commit.extend(2_u32.to_le_bytes());
+        commit.extend(subtransactions.to_le_bytes());
+        (0..subtransactions).for_each(|xid| commit.extend((1000 + xid).to_le_bytes()));
+        let mut log = TestLog::new(4 * SEGMENT - 24);
+        // it says more than when and which
+        let lsn = log.push(1, 0x80, &commit);
+        let size = TestLog::size();
+        let name = SegmentName::new(
+            crate::timeline::id::TimelineId::FIRST,
+            crate::wal::segment_number::SegmentNumber::new(4),
+            size,
+        );
+        let mut builder = SegmentSummaryBuilder::new(name, size).unwrap();
+        builder.feed(&log.bytes);
+        let summary = builder.finish();
+        assert!(!summary.is_damaged(), "{:?}", summary.damage);
+        assert_eq!((summary.records, summary.commits), (1, 1));
+        let latest = summary.latest_commit.unwrap();
+        assert_eq!((latest.lsn.get(), latest.time.micros()), (lsn, time));
+    }
+}
