@@ -29,7 +29,8 @@ def as_server_user(arguments, script):
     """Goes on as the user postgres (or $PITR_MEASURE_USER) where this is root,
     whom no server runs for; returns the folder to work in."""
     if os.geteuid() != 0:
-        return arguments.work or pathlib.Path(tempfile.mkdtemp(prefix="measure.", dir="/var/tmp"))
+        # a folder of its own: it is removed in the end
+        return pathlib.Path(tempfile.mkdtemp(prefix="measure.", dir=arguments.work or "/var/tmp"))
     user = os.environ.get("PITR_MEASURE_USER", "postgres")
     work = pathlib.Path(tempfile.mkdtemp(prefix="measure.", dir=arguments.work or "/var/tmp"))
     for path in [arguments.programs / "pitr-archive", arguments.programs / "pitr-restore", __file__, script]:
