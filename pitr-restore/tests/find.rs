@@ -535,6 +535,59 @@ fn a_range_of_time_has_its_own_findings_and_no_others() {
     assert_eq!(exactly[0]["id"], between[0]["id"]);
 }
 
+/// Each with its own threshold, and nothing of it where the threshold is higher.
+#[test]
+fn long_and_large_transactions_and_quiet_spans_are_told() {
+    let original = Original::start_with(|builder| builder.setting("autovacuum", "off"));
+    let cluster = &original.cluster;
+    cluster.execute("CREATE TABLE noted (v text)");
+    original.backup();
+    cluster.execute("INSERT INTO noted VALUES ('a')");
+    // another commits while it runs, and then nobody does until it ends
+    let long = std::thread::scope(|scope| {
+        let long = scope.spawn(|| {
+            cluster.sql(
+                "BEGIN; INSERT INTO noted VALUES ('b'); SELECT pg_current_xact_id(); \
+                 SELECT FROM pg_sleep(6); COMMIT",
+            )
+        });
+        let runs = "SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL";
+        while cluster.sql(runs) != "1" {
+            assert!(!long.is_finished(), "it was not seen while it ran");
+        }
+        // what is less than a second apart counts as one moment
+        cluster.execute("SELECT pg_sleep(1.5); INSERT INTO noted VALUES ('c')");
+        long.join().unwrap()
+    });
+    let is_of = |finding: &Value, xid: &str| finding["xid"].to_string() == xid.trim();
+    let large = cluster.sql(
+        "BEGIN; INSERT INTO noted SELECT repeat('x', 1000) FROM generate_series(1, 3000); \
+         SELECT pg_current_xact_id(); COMMIT",
+    );
+    original.archive_all();
+    let of_kind = |words: &[&str], kind: &str| -> Vec<Value> {
+        let found = find(&original, words).into_iter();
+        found.filter(|finding| finding["kind"] == kind).collect()
+    };
+    let longer = of_kind(&["--long", "2"], "long_transaction");
+    assert!(longer.len() == 1 && is_of(&longer[0], &long), "{longer:#?}");
+    let larger = of_kind(&["--large", "2"], "large_transaction");
+    assert!(
+        larger.len() == 1 && is_of(&larger[0], &large),
+        "{larger:#?}"
+    );
+    let quiet = of_kind(&["--quiet", "2"], "quiet");
+    assert_eq!(quiet.len(), 1, "{quiet:#?}");
+    assert_eq!(quiet[0]["lsn"], longer[0]["lsn"]);
+    for (words, kind) in [
+        (["--long", "600"], "long_transaction"),
+        (["--large", "64"], "large_transaction"),
+        (["--quiet", "600"], "quiet"),
+    ] {
+        assert_eq!(of_kind(&words, kind), Vec::<Value>::new());
+    }
+}
+
 /// A transaction is searched for where it ran, and all that it did is found, however long it ran.
 #[test]
 fn a_transaction_is_found_whole_and_little_else_is_read() {
