@@ -559,7 +559,7 @@ fn long_and_large_transactions_and_quiet_spans_are_told() {
         cluster.execute("SELECT pg_sleep(1.5); INSERT INTO noted VALUES ('c')");
         long.join().unwrap()
     });
-    let is_of = |finding: &Value, xid: &str| finding["xid"].to_string() == xid.trim();
+    let is_of = |finding: &Value, xid: &str| finding["xid"].as_u64() == xid.trim().parse().ok();
     let large = cluster.sql(
         "BEGIN; INSERT INTO noted SELECT repeat('x', 1000) FROM generate_series(1, 3000); \
          SELECT pg_current_xact_id(); COMMIT",
